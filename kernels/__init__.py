@@ -1,0 +1,1 @@
+"""Triton kernels, one file per operation, each checked against its reference in `baseline.ops`."""

@@ -1,0 +1,1 @@
+"""The results database and the static site that is rendered from it."""
