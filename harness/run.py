@@ -1,0 +1,261 @@
+"""One run: from a submission and a seed to a record, with the clock in this process.
+
+staging        fresh scratch, submission copied, rows hashed through one descriptor, processes started
+warm-up        ranks build, compile and warm up on dummy rows
+initialise     the seed goes out; rank 0's initial weights must equal those of the witness, a fresh process
+go … done      the rows' descriptor goes out; the clock stops when all ranks are done and the weights are durable
+evaluation     everything of the run is dead; the weights are scored in a fresh process
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from harness.control import ControlServer
+from harness.conversation import WITNESS, Conversation, CurvePoint
+from harness.errors import VoidRun
+from harness.evaluate.held_out import score_held_out
+from harness.evaluate.model_server import ServedModel, serve
+from harness.evaluate.probes import probe_model
+from harness.events import EventLog
+from harness.launch import SupervisedProcess, child_environment, torchrun_command
+from harness.prepared import PreparedData
+from harness.record import Environment, Run, RunDigests, RunRole, Scores
+from harness.seeds import Seed
+from harness.staging import StagedFiles, dummy_rows, file_digest, make_durable, parameters_in, require_digest, stage_run
+from harness.submission import Submission
+from harness.track import Track
+
+HELLO_TIMEOUT_S = 120.0
+INITIALISE_TIMEOUT_S = 300.0
+ANSWER_TIMEOUT_S = 300.0
+EVALUATION_ROWS = 16
+"""Rows per forward of the evaluation."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunJob:
+    """What to run. `run_id` names the run in the database; `pair` its place among interleaved pairs."""
+
+    run_id: str
+    track: Track
+    submission: Submission
+    data: PreparedData
+    seed: Seed
+    role: RunRole
+    pair: int | None
+    environment: Environment
+    work_folder: Path
+    """Scratch folders and console logs go below it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """What a person sees of a run while it goes on."""
+
+    on_phase: Callable[[str], None] = lambda phase: None
+    on_step: Callable[[CurvePoint], None] = lambda point: None
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """A finished or void run and its curve; `console` is the log of everything its processes printed."""
+
+    run: Run
+    curve: tuple[CurvePoint, ...]
+    console: Path
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What is known of a run so far; a void run keeps what it had."""
+
+    log: EventLog = field(default_factory=EventLog)
+    curve: list[CurvePoint] = field(default_factory=list)
+    tokens: int = 0
+    peak_memory_bytes: int = 0
+    initial_digest: str | None = None
+    final_digest: str | None = None
+    parameters: int | None = None
+    scores: Scores | None = None
+    void_reason: str | None = None
+    by_entry: bool = False
+
+
+def perform(job: RunJob, watcher: Watcher | None = None) -> RunResult:
+    """Do one run. A run that fails comes back with state `void` and its reason; KeyboardInterrupt makes it void too."""
+    watcher = watcher or Watcher()
+    started = datetime.now(UTC)
+    progress = _Progress()
+    work_folder = job.work_folder.resolve()
+    console = _made(work_folder / "console") / f"{job.run_id}.log"
+    scratch = Path(tempfile.mkdtemp(prefix=f"{job.run_id}-", dir=_made(work_folder / "scratch")))
+    try:
+        _train(job, watcher, progress, scratch, console)
+        _evaluate(job, watcher, progress, scratch, console)
+    except VoidRun as reason:
+        progress.void_reason, progress.by_entry = str(reason), reason.by_entry
+    except OSError as error:
+        progress.void_reason = f"the harness could not go on: {error.strerror or error}"
+    except KeyboardInterrupt:
+        progress.void_reason = "interrupted"
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    progress.log.mark("end")
+    curve = tuple(replace(point, at_ns=progress.log.since_start(point.at_ns)) for point in progress.curve)
+    return RunResult(_record(job, started, progress), curve, console)
+
+
+# ---------------------------------------------------------------------- training
+
+
+def _train(job: RunJob, watcher: Watcher, progress: _Progress, scratch: Path, console: Path) -> None:
+    """Everything from staging to final weights; on the way out no process of the run is left."""
+    track, log, config = job.track, progress.log, job.track.base_config()
+    log.mark("start")
+    watcher.on_phase("staging")
+    files = stage_run(scratch, job.submission, config)
+    environment = child_environment(scratch, track.launch.threads_per_process)
+    with ExitStack() as stack:
+        rows = stack.enter_context(job.data.train_rows.open("rb"))
+        dummy = stack.enter_context(dummy_rows(config, scratch))
+        socket_folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="speedrun-"))
+        socket = Path(socket_folder) / "control"
+        ranks = set(range(track.launch.processes))
+        server = stack.enter_context(ControlServer(socket, ranks | {WITNESS}))
+        common = ["--control", str(socket), "--config", str(files.config), "--submission", str(files.submission)]
+        processes = [
+            stack.enter_context(SupervisedProcess(command, environment, console, track.limits.scratch_bytes, scratch))
+            for command in (
+                torchrun_command(len(ranks), [*common, "--out", str(files.weights)]),
+                [sys.executable, "-m", "baseline.train", "--witness", *common, "--out", str(files.witness)],
+            )
+        ]
+        require_digest(rows, job.data.train_rows_digest, job.data.train_rows)
+        talk = Conversation(server, processes, track.limits, scratch, watcher.on_step, progress.curve)
+        try:
+            _converse(talk, track, ranks, job.seed.value, rows, dummy, files, progress, watcher)
+        finally:
+            progress.tokens, progress.peak_memory_bytes = talk.tokens, talk.peak_memory_bytes
+    progress.final_digest = file_digest(files.final)
+    progress.parameters = parameters_in(files.final)
+
+
+def _converse(
+    talk: Conversation,
+    track: Track,
+    ranks: set[int],
+    seed: int,
+    rows: IO[bytes],
+    dummy: IO[bytes],
+    files: StagedFiles,
+    progress: _Progress,
+    watcher: Watcher,
+) -> None:
+    """Hello, warm, ready, seed, initialised, go, done: each step waits for all ranks."""
+    log, limits, server = progress.log, track.limits, talk.server
+    talk.wait_for("hello", ranks, within_s=HELLO_TIMEOUT_S, waiting_for="starting the processes")
+    log.mark("hello")
+    watcher.on_phase("warm-up")
+    for rank in ranks:
+        server.send(rank, "warm", dummy.fileno())
+    log.mark("ready", talk.wait_for("ready", ranks | {WITNESS}, within_s=limits.warmup_s, waiting_for="the warm-up"))
+    watcher.on_phase("initialise")
+    for rank in ranks | {WITNESS}:
+        server.send(rank, "seed", seed=seed)
+    talk.wait_for("initialised", ranks | {WITNESS}, within_s=INITIALISE_TIMEOUT_S, waiting_for="writing the initial weights")
+    progress.initial_digest = file_digest(files.initial)
+    if file_digest(files.witnessed) != progress.initial_digest:
+        raise VoidRun("the initial weights differ from those of a fresh process: they must follow from the seed alone", by_entry=True)
+    watcher.on_phase("training")
+    log.mark("go")
+    for rank in ranks:
+        server.send(rank, "go", rows.fileno())
+    talk.wait_for("done", ranks, within_s=limits.run_s, waiting_for="training", silence_s=limits.silence_s)
+    make_durable(files.final)
+    log.mark("done")
+
+
+# ---------------------------------------------------------------------- evaluation
+
+
+def _evaluate(job: RunJob, watcher: Watcher, progress: _Progress, scratch: Path, console: Path) -> None:
+    """Probe and score the final weights in a fresh process; a model that fails a probe gets no score."""
+    track, log = job.track, progress.log
+    log.mark("evaluate")
+    watcher.on_phase("evaluation")
+    files = StagedFiles(scratch)
+    model = ServedModel(files.config, files.submission, files.final, track.data.vocab_size)
+    rows = job.data.val_rows(track.data.val_rows)
+    environment = child_environment(scratch, track.launch.processes * track.launch.threads_per_process)
+    with serve(
+        model,
+        max_rows=EVALUATION_ROWS,
+        length=track.data.sequence_len,
+        environment=environment,
+        scratch=scratch,
+        console=console,
+        timeout_s=ANSWER_TIMEOUT_S,
+    ) as server:
+        probes = probe_model(server, rows, np.random.default_rng())
+        score = score_held_out(server, rows, job.data.token_bytes())
+    log.mark("evaluated")
+    honest = all(probe.passed for probe in probes) and math.isfinite(score.nats)
+    progress.scores = Scores(val_bpb=score.bits_per_byte if honest else None, val_tokens=score.tokens, val_bytes=score.bytes, probes=probes)
+
+
+# ---------------------------------------------------------------------- the record
+
+
+def _record(job: RunJob, started: datetime, progress: _Progress) -> Run:
+    data, track = job.data, job.track
+    return Run(
+        id=job.run_id,
+        track=track.name,
+        track_version=track.version,
+        submission=job.submission.name,
+        role=job.role,
+        pair=job.pair,
+        seed_index=job.seed.index,
+        nonce=job.seed.nonce,
+        seed=job.seed.value,
+        started_at=started,
+        state="finished" if progress.void_reason is None else "void",
+        void_reason=progress.void_reason,
+        fault=None if progress.void_reason is None else "entry" if progress.by_entry else "machine",
+        world_size=track.launch.processes,
+        steps=len(progress.curve),
+        tokens=progress.tokens,
+        events=progress.log.events(),
+        scores=progress.scores,
+        digests=RunDigests(
+            submission=job.submission.digest,
+            baseline=track.baseline_digest,
+            train_rows=data.train_rows_digest,
+            val_rows=data.val_rows_digest,
+            tokenizer=data.tokenizer_digest,
+            initial_weights=progress.initial_digest,
+            final_weights=progress.final_digest,
+        ),
+        sandbox="none",
+        environment=job.environment,
+        peak_memory_bytes=progress.peak_memory_bytes or None,
+        parameters=progress.parameters,
+        flops_per_token=None,
+    )
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
