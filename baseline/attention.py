@@ -24,9 +24,8 @@ MIN_QUERY_BLOCK = 64
 """Queries per SDPA call under a window, at least. Measured on one Zen 4 core at B=16, T=256, H=4, D=32, window 64, float32, forward
 and backward: 32 queries 22 ms, 64 queries 21 ms, 128 queries 27 ms, all 256 with a T×T mask 32 ms."""
 
-
 FLASH_TOLERANCE = 0.02
-"""Relative Frobenius error of a flash backend against the reference, both in bfloat16 (unit roundoff 2^-8 = 0.004)."""
+"""Relative Frobenius error that a flash backend may have in bfloat16 (unit roundoff 2^-8 = 0.004) against the reference in float32."""
 
 
 class AttentionBackendError(RuntimeError):
@@ -65,13 +64,13 @@ def visible(queries: Tensor, keys: Tensor, window: int) -> Tensor:
 
 
 def masked_attention(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
-    """The definition, spelled out: softmax over masked scores in float32. Builds the whole (B, H, T, T); for small sizes and tests."""
+    """The definition, spelled out and computed in float32. Builds the whole (B, H, T, T); for small sizes and tests."""
     groups = q.shape[2] // k.shape[2]
     k, v = k.repeat_interleave(groups, dim=2), v.repeat_interleave(groups, dim=2)
     positions = torch.arange(q.shape[1], device=q.device)
-    scores = torch.einsum("bthd,bshd->bhts", q, k).float() * q.shape[-1] ** -0.5
+    scores = torch.einsum("bthd,bshd->bhts", q.float(), k.float()) * q.shape[-1] ** -0.5
     weights = scores.masked_fill(~visible(positions, positions, window), float("-inf")).softmax(dim=-1)
-    return torch.einsum("bhts,bshd->bthd", weights.to(v.dtype), v)
+    return torch.einsum("bhts,bshd->bthd", weights, v.float()).to(q.dtype)
 
 
 # ---------------------------------------------------------------------- scaled_dot_product_attention
@@ -145,7 +144,7 @@ def _choose_flash(config: TrainConfig, device: torch.device) -> tuple[str, Atten
     for name, load in FLASH_LOADERS.items():
         try:
             attention = load()
-            _try_out(attention, config, device)
+            check_against_reference(attention, config, device)
         except Exception as error:  # whatever a foreign package raises, it cannot be used here
             reasons.append(f"{name}: {type(error).__name__}: {error}")
         else:
@@ -153,7 +152,7 @@ def _choose_flash(config: TrainConfig, device: torch.device) -> tuple[str, Atten
     raise AttentionBackendError("; ".join(reasons))
 
 
-def _try_out(attention: AttentionFn, config: TrainConfig, device: torch.device) -> None:
+def check_against_reference(attention: AttentionFn, config: TrainConfig, device: torch.device) -> None:
     """Run forward and backward on a small input in bfloat16 and compare with the reference. Raises AttentionBackendError if they differ.
 
     That a package imports says little: wheels lack kernels for some cards, and others compile their kernels at the first call.

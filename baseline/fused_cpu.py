@@ -17,12 +17,6 @@ def fused_rms_norm(x: Tensor) -> Tensor:
     return y
 
 
-def fused_relu_squared(x: Tensor) -> Tensor:
-    """relu(x)²."""
-    y: Tensor = _ReluSquared.apply(x)  # type: ignore[no-untyped-call]
-    return y
-
-
 def chunked_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, vocab_size: int, softcap: float) -> Tensor:
     """Mean cross entropy in nats, some rows at a time, so that the logits stay in the cache and the whole (N, V) never exists.
 
@@ -50,21 +44,6 @@ class _RmsNorm(torch.autograd.Function):
         y, inverse = ctx.saved_tensors
         projection = (grad * y).mean(dim=-1, keepdim=True)
         return torch.addcmul(grad, y, projection, value=-1).mul_(inverse)
-
-
-class _ReluSquared(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        positive = x.relu()
-        ctx.save_for_backward(positive)
-        return positive * positive
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        """dx = 2 · relu(x) · g; where relu is zero the factor already is."""
-        (positive,) = ctx.saved_tensors
-        gradient: Tensor = (grad * positive).mul_(2)
-        return gradient
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

@@ -13,10 +13,12 @@ from baseline.attention import choose_attention
 from baseline.config import TrainConfig
 from baseline.contract import Ops
 from baseline.fp8 import fp8_linear, qualifies, require_fp8
-from baseline.fused_cpu import chunked_cross_entropy, fused_relu_squared, fused_rms_norm
+from baseline.fused_cpu import chunked_cross_entropy, fused_rms_norm
 
 Product = Callable[[Tensor, Tensor], Tensor]
-Activation = Callable[[Tensor], Tensor]
+
+NORM_EPSILON = torch.finfo(torch.float32).eps
+"""2^-23, whatever the dtype of the input."""
 
 POLAR_EXPRESS_COEFFICIENTS = (
     (8.156554524902461, -22.48329292557795, 15.878769915207462),
@@ -36,8 +38,8 @@ NEWTON_SCHULZ_COEFFICIENTS = ((3.4445, -4.7750, 2.0315),) * 5
 
 
 def rms_norm(x: Tensor) -> Tensor:
-    """x / √(mean of x² over the last dimension + ε), (..., C) -> (..., C). ε is the machine epsilon of x's dtype."""
-    return F.rms_norm(x, (x.shape[-1],))
+    """x / √(mean of x² over the last dimension + ε), (..., C) -> (..., C), in x's dtype with a float32 sum and ε."""
+    return F.rms_norm(x, (x.shape[-1],), eps=NORM_EPSILON)
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
@@ -45,14 +47,9 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     return F.linear(x, weight.to(x.dtype))
 
 
-def relu_squared(x: Tensor) -> Tensor:
-    """relu(x)², elementwise."""
-    return F.relu(x).square()
-
-
-def relu_squared_mlp(x: Tensor, up: Tensor, down: Tensor, *, product: Product = linear, activation: Activation = relu_squared) -> Tensor:
+def relu_squared_mlp(x: Tensor, up: Tensor, down: Tensor, *, product: Product = linear) -> Tensor:
     """down · relu(up · x)², x (..., C), up (F, C), down (C, F) -> (..., C) (Primer, arXiv 2109.08668)."""
-    return product(activation(product(x, up)), down)
+    return product(F.relu(product(x, up)).square(), down)
 
 
 def softcapped(logits: Tensor, softcap: float) -> Tensor:
@@ -112,13 +109,13 @@ def baseline_ops(config: TrainConfig, device: torch.device) -> Ops:
     if config.fp8:
         require_fp8(device)
     product = fp8_when_training if config.fp8 else linear
-    # Without a compiler every elementwise operation is a pass over memory, and on a CPU those passes are a third of the time.
+    # Without a compiler every elementwise operation is a pass over memory. On a GPU config.compile mends that.
     eager_cpu = device.type == "cpu" and not config.compile
     fused = eager_cpu and config.dtype == "float32"
     return Ops(
         rms_norm=fused_rms_norm if fused else rms_norm,
         linear=product,
-        relu_squared_mlp=partial(relu_squared_mlp, product=product, activation=fused_relu_squared if fused else relu_squared),
+        relu_squared_mlp=partial(relu_squared_mlp, product=product),
         attention=choose_attention(config, device)[1],
         cross_entropy=chunked_cross_entropy if eager_cpu and not config.fp8 else partial(cross_entropy, product=product),
         orthogonalize=polar_express if config.orthogonalization == "polar_express" else newton_schulz,

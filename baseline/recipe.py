@@ -114,9 +114,9 @@ def load_recipe(config: TrainConfig, submission: Path | None, device: torch.devi
 
 
 def load_slots(submission: Path | None) -> SlotFunctions:
-    """Import the slot files of a folder and find their functions. Executes the submission's code; raises SlotError.
+    """Import the slot files of a folder and find their functions. Executes the submission's code.
 
-    Raises ConfigError when there is no such folder: the baseline must not be trained in its place.
+    Raises SlotError for a bad slot, ConfigError when there is no such folder: the baseline must not be trained in its place.
     """
     if submission is None:
         return SlotFunctions({})

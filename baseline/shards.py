@@ -106,13 +106,13 @@ class ShardedGroup:
     # ------------------------------------------------------------------ state of whole parameters
 
     def whole_state(self) -> dict[str, ParameterState]:
-        """Every parameter's state, gathered from all ranks (collective), on the CPU. Leading dimensions are the parameter's."""
+        """Every parameter's state, gathered from all ranks (collective): copies on the CPU. Leading dimensions are the parameter's."""
         whole: dict[str, ParameterState] = {name: {} for name in self.parameters}
         for key, tensor in self.state.items():
             rows = self._gathered(tensor).cpu()
             counts = [parameter.numel() // self._unit for parameter in self.parameters.values()]
             for name, part in zip(self.parameters, rows.split_with_sizes(counts), strict=True):
-                whole[name][key] = part.reshape(self._state_shape(name, key))
+                whole[name][key] = part.reshape(self._state_shape(name, key)).clone()
         return whole
 
     def load_whole_state(self, whole: Mapping[str, ParameterState]) -> None:

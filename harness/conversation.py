@@ -123,7 +123,8 @@ class Conversation:
             if status is None or status == 0:
                 continue
             self._take_all(self.server.receive(LAST_WORDS_S))
-            raise VoidRun(f"the processes ended with status {status}: {one_line(last_words(process.console)) or 'nothing was said'}")
+            said = one_line(last_words(process.console))[:MAX_REASON_CHARACTERS]
+            raise VoidRun(f"the processes ended with status {status}: {said or 'nothing was said'}")
 
     def _check_resources(self) -> None:
         if time.monotonic() < self._next_resources:

@@ -8,15 +8,19 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from baseline.config import ConfigError, Dial, TrainConfig
+from baseline.config_types import value_problem
+from baseline.data.manifest import MAX_VOCAB_SIZE
 from harness.cost import ReferencePrice
 from harness.errors import UsageProblem
-from harness.record import Name, Sha256
+from harness.record import Finite, Name, Sha256, Slug
 from harness.ruleset import Ruleset
 
 TRACKS_FOLDER = Path(__file__).parent / "tracks"
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 PRESENTATION = {"title", "hardware", "data_title", "description", "provisional", "pairs", "price"}
 
 
@@ -28,31 +32,39 @@ class Launch(_Section):
     """How a run is started."""
 
     device: Literal["cpu", "cuda"]
-    processes: Annotated[int, Field(ge=1)]
-    threads_per_process: Annotated[int, Field(ge=1)]
+    processes: Count
+    threads_per_process: Count
 
 
 class Task(_Section):
     """The baseline's dial on this track."""
 
-    depth: int
-    tokens_per_parameter: float
-    aspect_ratio: int
-    head_dim: int
-    reference_batch_tokens: int
-    max_batch_tokens: int | None = None
-    short_window_multiple: int
+    depth: Count
+    tokens_per_parameter: Positive
+    aspect_ratio: Count
+    head_dim: Count
+    reference_batch_tokens: Count
+    max_batch_tokens: Count | None = None
+    short_window_multiple: Count
     config: dict[str, Any] = Field(default_factory=dict)
     """Fields of TrainConfig that this track fixes beside the dial."""
+
+    @field_validator("config")
+    @classmethod
+    def _typed(cls, config: dict[str, Any]) -> dict[str, Any]:
+        for name, value in config.items():
+            if problem := value_problem(name, value):
+                raise ValueError(problem)
+        return config
 
 
 class Data(_Section):
     """What is trained on and scored on. A digest that is absent has not been measured yet: the track is provisional."""
 
     corpus: Literal["docstrings", "climbmix"]
-    vocab_size: int
-    sequence_len: int
-    val_rows: int
+    vocab_size: Annotated[int, Field(ge=1, le=MAX_VOCAB_SIZE)]
+    sequence_len: Count
+    val_rows: Count
     """Rows of the validation split that are scored."""
     corpus_digest: Sha256 | None = None
     tokenizer_digest: Sha256 | None = None
@@ -62,8 +74,8 @@ class Data(_Section):
 
 class Target(_Section):
     metric: Literal["val_bpb", "core"]
-    value: float
-    sigma: float
+    value: Finite
+    sigma: Positive
     """Pinned: the upper 80 % bound of the seeds' standard deviation."""
     sigma_source: str
 
@@ -71,25 +83,25 @@ class Target(_Section):
 class Limits(_Section):
     """What a run may use before it is void."""
 
-    warmup_s: float
+    warmup_s: Positive
     """From the first hello to the last `ready`."""
-    run_s: float
+    run_s: Positive
     """From `go` to `done`."""
-    silence_s: float
+    silence_s: Positive
     """Between two signs of life of a rank while the clock runs."""
-    memory_bytes: int
+    memory_bytes: Count
     """Resident memory of all ranks together."""
-    scratch_bytes: int
+    scratch_bytes: Count
     """Everything a run writes, and each file of it."""
-    submission_bytes: int
-    op_tolerance: float
+    submission_bytes: Count
+    op_tolerance: Positive
     """Largest relative error of a replaced op against its reference."""
 
 
 class Price(_Section):
     """The pinned price of the track's machine: it makes costs comparable for ever."""
 
-    usd_per_hour: float
+    usd_per_hour: Positive
     basis: str
 
 
@@ -97,14 +109,14 @@ class Track(_Section):
     """Everything that a track fixes, its ruleset included."""
 
     name: Name
-    version: str
+    version: Slug
     title: str
     hardware: str
     data_title: str
     description: str
     provisional: tuple[str, ...] = ()
     """What has not been measured yet, one line each; empty for a track whose records count."""
-    pairs: int
+    pairs: Count
     """Interleaved pairs that `submit` runs unless told otherwise."""
     baseline_digest: Sha256
     launch: Launch
@@ -151,15 +163,17 @@ def load_track(name: str, folder: Path = TRACKS_FOLDER) -> Track:
     try:
         values = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageProblem(f"{path.name}: not valid TOML ({error}); mend that line") from None
+        raise UsageProblem(f"not valid TOML ({error})", where=path.name, mend="mend that line") from None
     try:
         track = Track.model_validate(values)
         track.base_config()
     except ValidationError as error:
         first = error.errors()[0]
-        raise UsageProblem(f"{path.name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise UsageProblem(f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}", where=path.name) from None
     except ConfigError as error:
-        raise UsageProblem(f"{path.name}: [task]: {error}") from None
+        raise UsageProblem(f"task: {error}", where=path.name) from None
+    if track.name != name:
+        raise UsageProblem(f"name: {track.name!r} differs from the file's name", where=path.name, mend="make them equal")
     return track
 
 

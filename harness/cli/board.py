@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from harness.cli.options import LOCAL, SITE, everything, json_option, print_json
 from harness.launch import REPOSITORY
 from harness.track import Track, load_track, track_names
-from leaderboard.site.build import SiteReport, build_site
 from leaderboard.site.serve import HOST, make_server
 from leaderboard.site.track import TrackInfo
+
+if TYPE_CHECKING:
+    from leaderboard.site.build import SiteReport
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -51,6 +54,8 @@ def serve(port: int, out: Path, as_json: bool) -> None:
 
 def write_site(database: Path, out: Path) -> SiteReport:
     """Build the site of a database over the committed one."""
+    from leaderboard.site.build import build_site  # brings the charting library, which no other command needs
+
     tracks = [track_info(load_track(name)) for name in track_names()]
     return build_site(everything(database), tracks, (REPOSITORY / "RULES.md").read_text(), out)
 

@@ -8,6 +8,7 @@ from statistics import fmean
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from harness.calibrate import CalibrationOutcome
@@ -23,7 +24,14 @@ def print_judged(judged: Judged, page: Path) -> None:
     console = Console()
     judgement, verdict = judged.judgement, judged.verdict
     table = Table(
-        "", "val bpb", "seconds", "time ratio", "interval", "dollars", "status", title=f"{judged.entry.title} on {judged.entry.track}"
+        "",
+        "val bpb",
+        "seconds",
+        "time ratio",
+        "interval",
+        "dollars",
+        "status",
+        title=escape(f"{judged.entry.title} on {judged.entry.track}"),
     )
     _row(table, "baseline", judgement.reference_runs, judged, None, "reference")
     _row(table, judged.entry.name, judgement.entry_runs, judged, verdict.superiority, judged.entry.status)
@@ -34,7 +42,7 @@ def print_judged(judged: Judged, page: Path) -> None:
         console.print(f"[bold]{judged.verification.outcome}[/]: {judged.verification.reason}")
     for run in (*judgement.reference_runs, *judgement.entry_runs):
         if run.state == "void":
-            console.print(f"[yellow]void[/] {run.id}: {run.void_reason}", highlight=False)
+            console.print(f"[yellow]void[/] {run.id}: {escape(run.void_reason or '')}", highlight=False)
     console.print(_overhead_words(judgement))
     click.echo(f"The page: {page}")
 

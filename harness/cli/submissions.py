@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.syntax import Syntax
 from rich.table import Table
 
@@ -73,7 +74,7 @@ def explain(path: Path, track_name: str, as_json: bool) -> None:
         print_json({**values, "components": components, "differences": [asdict(difference) for difference in explanation.differences]})
         return
     console = Console()
-    console.print(f"[bold]{submission.title}[/] ({submission.name}, parent {explanation.parent or 'none'})")
+    console.print(f"[bold]{escape(submission.title)}[/] ({submission.name}, parent {explanation.parent or 'none'})")
     console.print(
         f"slots: {', '.join(explanation.slots) or 'none'}; {explanation.diff_lines} lines changed; {explanation.parameters:,} parameters"
     )

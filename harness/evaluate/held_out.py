@@ -20,9 +20,10 @@ def score_held_out(server: ModelServer, rows: NDArray[np.uint16], token_bytes: N
 
 def token_losses(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[np.float32]:
     """logits (rows, length, vocab), targets (rows, length) -> loss of each target in nats (rows, length)."""
-    highest = logits.max(axis=-1)
-    shifted = logits - highest[..., None]
-    np.exp(shifted, out=shifted)
-    chosen = np.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    losses: NDArray[np.float32] = np.log(shifted.sum(axis=-1)) + highest - chosen
+    with np.errstate(invalid="ignore"):  # infinite logits: the loss is not a number, and so no score
+        highest = logits.max(axis=-1)
+        shifted = logits - highest[..., None]
+        np.exp(shifted, out=shifted)
+        chosen = np.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+        losses: NDArray[np.float32] = np.log(shifted.sum(axis=-1)) + highest - chosen
     return losses

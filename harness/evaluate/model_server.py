@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from harness.errors import VoidRun, one_line
 from harness.launch import SupervisedProcess, last_words
+from harness.record import MAX_REASON_CHARACTERS
 
 FILE_SIZE_LIMIT = 2**30
 """For each file that the model's process writes; it has no reason to write any."""
@@ -69,7 +70,8 @@ class ModelServer:
             raise VoidRun(self._death())
 
     def _death(self) -> str:
-        return f"evaluation: the model's process ended: {one_line(last_words(self._process.console)) or 'nothing was said'}"
+        said = one_line(last_words(self._process.console))[:MAX_REASON_CHARACTERS]
+        return f"evaluation: the model's process ended: {said or 'nothing was said'}"
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from datetime import UTC, date, datetime
 from harness.record import Calibration, CostPoint, Entry, Finding, ReportedEntry, Run, Verdict
 from leaderboard.documents import DatabaseError
 from leaderboard.results import Results, utc
-from leaderboard.site.milestones import Milestone
 from leaderboard.site.track import TrackInfo
 
 RANKED_STATUS = ("claimed", "checked", "reproduced", "record")
@@ -18,6 +17,19 @@ RANKED_STATUS = ("claimed", "checked", "reproduced", "record")
 
 class SiteError(DatabaseError):
     """The results cannot be shown. The message says what is wrong and what to do, on one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Milestone:
+    """A time or a price that somebody reached."""
+
+    date: str
+    """ISO date, or only the year or month."""
+    title: str
+    hours: float
+    cost_usd: float
+    reported: bool
+    """Taken from elsewhere, not measured on this board."""
 
 
 @dataclass(frozen=True, slots=True)

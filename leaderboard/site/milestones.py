@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 import altair as alt
 
 from leaderboard.site import wording
+from leaderboard.site.archive import Milestone
 from leaderboard.site.charts import ON_TOP, WIDE, Chart, Key, Plot, drawn, framed
 from leaderboard.site.svg import POINTS, Ink
-
-
-@dataclass(frozen=True, slots=True)
-class Milestone:
-    """A time or a price that somebody reached."""
-
-    date: str
-    """ISO date, or only the year or month."""
-    title: str
-    hours: float
-    cost_usd: float
-    reported: bool
-    """Taken from elsewhere, not measured on this board."""
 
 
 def progression(milestones: Sequence[Milestone]) -> Chart:

@@ -18,17 +18,11 @@ class ServeError(OSError):
 def make_server(folder: Path, port: int) -> ThreadingHTTPServer:
     """A server for `folder`, bound but not yet running; port 0 takes any free one. ServeError for no site and for a taken port."""
     if not (folder / "index.html").is_file():
-        raise ServeError(2, f"{folder} holds no site; build one with `speedrun board build`", str(folder))
+        raise ServeError(2, f"{folder} holds no site; build one with `speedrun board build`")
     try:
         return ThreadingHTTPServer((HOST, port), functools.partial(_Handler, directory=str(folder)))
     except OSError as error:
         raise ServeError(error.errno, f"port {port} on {HOST} cannot be used ({error.strerror}); choose another with --port") from None
-
-
-def serve(folder: Path, port: int) -> None:
-    """Serve until interrupted."""
-    with make_server(folder, port) as server:
-        server.serve_forever()
 
 
 class _Handler(SimpleHTTPRequestHandler):

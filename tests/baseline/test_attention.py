@@ -12,6 +12,7 @@ from baseline.attention import (
     AttentionBackendError,
     AttentionFn,
     FlexWindows,
+    check_against_reference,
     choose_attention,
     dot_product_attention,
     masked_attention,
@@ -185,6 +186,14 @@ def test_opaque_operators_do_not_break_the_graph(opaque_attention: AttentionFn) 
 
 
 # ---------------------------------------------------------------------- the choice
+
+
+def test_a_kernel_is_taken_only_if_it_agrees_with_the_reference() -> None:
+    check_against_reference(sdpa_attention, CONFIG, CPU)
+    with pytest.raises(AttentionBackendError, match="window 64: relative error"):
+        check_against_reference(lambda q, k, v, window: sdpa_attention(q, k, v, window - (window > 0)), CONFIG, CPU)
+    with pytest.raises(AttentionBackendError, match="window -1: relative error"):
+        check_against_reference(lambda q, k, v, window: sdpa_attention(q, k, v, window) * float("nan"), CONFIG, CPU)
 
 
 def test_a_cpu_takes_sdpa() -> None:

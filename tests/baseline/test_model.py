@@ -228,27 +228,50 @@ def test_with_everything_off_it_is_a_plain_transformer() -> None:
     tokens = tokens_of()
     x = norm(model.embedding[tokens])
     for block in model.blocks:
-        x = x + plain_attention(block, norm(x), config)
+        x = x + attention_by_hand(block.attention, norm(x), None, -1, config)
         x = x + nn.functional.gelu(norm(x) @ block.mlp.up.T) @ block.mlp.down.T
     torch.testing.assert_close(model(tokens), (norm(x) @ model.lm_head.T)[..., :90], rtol=1e-4, atol=1e-4)
+
+
+def test_with_everything_on_it_is_what_the_text_says() -> None:
+    config = config_of()
+    model = awake(config)
+    tokens = tokens_of()
+    x = norm(model.embedding[tokens])
+    gate = model.smear_scale * torch.sigmoid(x[:, 1:, :24] @ model.smear_gate.T)
+    x0 = x = torch.cat([x[:, :1], x[:, 1:] + gate * x[:, :-1]], dim=1)
+    stored = []
+    for layer, block in enumerate(model.blocks):
+        x = model.resid_scales[layer] * x + model.x0_scales[layer] * x0
+        table = {1: model.value_embeddings["1"], 3: model.value_embeddings["3"]}.get(layer)
+        x = x + attention_by_hand(block.attention, norm(x), None if table is None else table[tokens], [16, 16, 16, -1][layer], config)
+        x = x + (norm(x) @ block.mlp.up.T).relu() ** 2 @ block.mlp.down.T
+        stored.append(x)
+    x = norm(x - model.backout_scale * stored[2])
+    expected = 15 * torch.tanh((x @ model.lm_head.T)[..., :90] / 15)
+    torch.testing.assert_close(model(tokens), expected, rtol=1e-4, atol=1e-4)
 
 
 def norm(x: Tensor) -> Tensor:
     return x / x.square().mean(-1, keepdim=True).add(torch.finfo(x.dtype).eps).sqrt()
 
 
-def plain_attention(block: Any, x: Tensor, config: TrainConfig) -> Tensor:
-    """Rotary attention with complex numbers: dimension i and i + D/2 are the parts of one number, turned by -t · base^(-2i/D)."""
-    attention = block.attention
+def attention_by_hand(attention: Any, x: Tensor, value_embedding: Tensor | None, window: int, config: TrainConfig) -> Tensor:
+    """Rotary attention with complex numbers: dimensions i and i + D/2 are the parts of one number, turned by -t · base^(-2i/D)."""
     q, k, v = (
         nn.functional.linear(x, w).unflatten(-1, (-1, 16)).transpose(1, 2) for w in (attention.query, attention.key, attention.value)
     )
+    if value_embedding is not None:
+        gate = 3 * torch.sigmoid(x[..., :12] @ attention.value_gate.T).transpose(1, 2)[..., None]
+        v = v + gate * value_embedding.unflatten(-1, (-1, 16)).transpose(1, 2)
     angles = torch.outer(torch.arange(48.0), config.rope_base ** (-torch.arange(8) / 8))
-    turns = torch.polar(torch.ones_like(angles), -angles)
-    q, k = (torch.complex(y[..., :8], y[..., 8:]) * turns for y in (q, k))
-    scores = (q @ k.conj().transpose(-1, -2)).real / 4
-    future = torch.ones(48, 48, dtype=torch.bool).triu(1)
-    y = scores.masked_fill(future, -math.inf).softmax(-1) @ v
+    turned = (torch.complex(y[..., :8], y[..., 8:]) * torch.polar(torch.ones_like(angles), -angles) for y in (q, k))
+    q, k = (torch.cat([y.real, y.imag], dim=-1) for y in turned)
+    if config.qk_norm:
+        q, k = norm(q), norm(k)
+    scores = (q * config.qk_scale) @ (k * config.qk_scale).mT / 4
+    reach = torch.ones(48, 48, dtype=torch.bool).tril().triu(-48 if window < 0 else -window)
+    y = scores.masked_fill(~reach, -math.inf).softmax(-1) @ v
     return y.transpose(1, 2).flatten(2) @ attention.output.T
 
 

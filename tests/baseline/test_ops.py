@@ -14,7 +14,7 @@ from torch import Tensor
 
 from baseline.attention import sdpa_attention
 from baseline.config import Dial, TrainConfig
-from baseline.fused_cpu import chunked_cross_entropy, fused_relu_squared, fused_rms_norm
+from baseline.fused_cpu import chunked_cross_entropy, fused_rms_norm
 from baseline.ops import (
     baseline_ops,
     cross_entropy,
@@ -22,7 +22,6 @@ from baseline.ops import (
     linear,
     newton_schulz,
     polar_express,
-    relu_squared,
     relu_squared_mlp,
     rms_norm,
     softcapped,
@@ -158,14 +157,6 @@ def test_rms_norm_of_zeros_is_zero(implementation: Callable[[Tensor], Tensor]) -
     assert not y.any()
     assert x.grad is not None
     assert x.grad.isfinite().all()
-
-
-@pytest.mark.parametrize("implementation", [relu_squared, fused_relu_squared])
-def test_relu_squared_and_its_gradient(implementation: Callable[[Tensor], Tensor]) -> None:
-    x = torch.tensor([-2.0, 0.0, 3.0], requires_grad=True)
-    y = implementation(x)
-    assert y.tolist() == [0, 0, 9]
-    assert torch.autograd.grad(y, x, torch.tensor([1.0, 1.0, 10.0]))[0].tolist() == [0, 0, 60]
 
 
 def test_linear_casts_the_master_weight_to_the_input() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from baseline.config import Dial, TrainConfig
+from baseline.config import ConfigError, Dial, TrainConfig
 from baseline.model import GPT, build_model
 from baseline.optimizer import build_optimizer
 from baseline.recipe import PACKAGE, SlotError, load_recipe, load_slots
@@ -196,3 +196,8 @@ def test_load_slots_reports_what_is_overridden(tmp_path: Path) -> None:
     slots = load_slots(folder_with(tmp_path, schedule="def schedule(step, config): ...\n", config="def configure(config): ...\n"))
 
     assert tuple(slots.functions) == ("config", "schedule")
+
+
+def test_a_folder_that_is_not_there_does_not_pass_for_the_baseline(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="absent is no folder; name the one that holds the slot files"):
+        load_recipe(CONFIG, tmp_path / "absent", CPU)

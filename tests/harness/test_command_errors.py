@@ -151,7 +151,9 @@ def test_a_broken_freeze_list_is_named(checkout: Checkout) -> None:
     checkout.refuses("run", "submissions/baseline", code=4, saying="baseline/frozen.toml")
 
 
-@pytest.mark.parametrize("file", ["train/rows.bin", "val/rows.bin", "val/token_bytes.npy", "train/manifest.json", "tokenizer/tokenizer.json"])
+@pytest.mark.parametrize(
+    "file", ["train/rows.bin", "val/rows.bin", "val/token_bytes.npy", "train/manifest.json", "tokenizer/tokenizer.json"]
+)
 def test_one_flipped_byte_of_the_data_is_found_before_training(checkout: Checkout, file: str) -> None:
     path = checkout.root / "data" / "nano" / file
     content = bytearray(path.read_bytes())

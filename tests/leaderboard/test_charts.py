@@ -8,8 +8,9 @@ from xml.etree import ElementTree
 import pytest
 
 from leaderboard.curve import Curve
+from leaderboard.site.archive import Milestone
 from leaderboard.site.losses import CURVE_POINTS, LossLine, losses
-from leaderboard.site.milestones import Milestone, is_day, price, progression
+from leaderboard.site.milestones import is_day, price, progression
 
 MILESTONES = [
     Milestone("2019", "GPT-2", 168.0, 43_000.0, reported=True),

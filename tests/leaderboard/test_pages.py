@@ -132,7 +132,7 @@ def test_the_first_page_shows_the_best_time_and_the_newest_changes(pages):
 def test_the_first_page_says_when_the_best_time_is_only_reported(tmp_path):
     build_site(COMMITTED, samples.TRACKS, samples.RULES, tmp_path / "site")
     text = read_page(tmp_path / "site" / "index.html").text.replace("\u00a0", " ")
-    assert "fastest time reported since is 1 h 39 min" in text
+    assert "another board has accepted since is 1 h 39 min" in text
     assert "Nobody has repeated it here yet." in text
 
 

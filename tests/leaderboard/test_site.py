@@ -99,6 +99,33 @@ def test_every_row_of_a_table_has_a_cell_for_every_column(site):
                 assert len(re.findall(r"<t[dh][ >]", row)) == columns, f"{path.name}: {row}"
 
 
+# ---------------------------------------------------------------------- the stylesheet
+
+
+def _luminance(colour: str) -> float:
+    """Relative luminance of #rrggbb (WCAG 2.2)."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_ink_is_legible_on_paper(site, scheme):
+    """Contrast of at least 4.5, level AA for text of any size."""
+    light, dark = re.findall(r":root \{(.*?)\}", (site / "static" / "board.css").read_text(), re.S)[:2]
+    colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", {"light": light, "dark": dark}[scheme]))
+    for ink in ("ink", "ink-soft", "accent", "link", "good", "bad", "wait", "chart-muted"):
+        for ground in ("paper", "raised"):
+            brighter, darker = sorted((_luminance(colours[ink]), _luminance(colours[ground])), reverse=True)
+            assert (brighter + 0.05) / (darker + 0.05) >= 4.5, f"--{ink} on --{ground}"
+
+
+def test_the_stylesheet_loads_nothing_and_moves_nothing(site):
+    css = (site / "static" / "board.css").read_text()
+    assert not re.search(r"@import|url\(|animation|transition", css)
+    assert "scroll-behavior" not in css.split("prefers-reduced-motion: no-preference")[0]
+
+
 # ---------------------------------------------------------------------- the build itself
 
 

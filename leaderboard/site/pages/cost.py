@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from leaderboard.site import wording
-from leaderboard.site.archive import Archive, Dossier, record_date
+from leaderboard.site.archive import Archive, Dossier, Milestone, record_date
 from leaderboard.site.charts import Chart
-from leaderboard.site.milestones import Milestone, price
+from leaderboard.site.milestones import price
 from leaderboard.site.page import Amount, Frame, Link, Page, entry_path, frame
 
 

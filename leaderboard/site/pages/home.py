@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from leaderboard.results import utc
 from leaderboard.site import wording
-from leaderboard.site.archive import Archive, SiteError
+from leaderboard.site.archive import Archive, Milestone, SiteError
 from leaderboard.site.charts import Chart
-from leaderboard.site.milestones import Milestone, is_day, progression
+from leaderboard.site.milestones import is_day, progression
 from leaderboard.site.page import SITE_NAME, Frame, Link, Page, entry_path, frame, track_path
 from leaderboard.site.track import TrackInfo
 
