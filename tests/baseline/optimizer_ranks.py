@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
@@ -27,6 +28,8 @@ class Trail:
     final: dict[str, Tensor] = field(default_factory=dict)
     resumed: dict[str, Tensor] = field(default_factory=dict)
     """Final parameters of a run that took up the two-rank run halfway."""
+    alone: dict[str, Tensor] = field(default_factory=dict)
+    """Final parameters when nothing shares a bucket."""
     state: dict[str, Any] = field(default_factory=dict)
     state_bytes: int = 0
     largest_group: int = 0
@@ -64,6 +67,9 @@ def follow(world: World, folder: Path) -> Trail:
     model.load_state_dict(checkpoint["weights"])
     optimizer.load_state_dict(checkpoint["state"])
     trail.resumed = advance(model, optimizer, range(HALFWAY, STEPS), world)
+    with patch("baseline.buckets.BUCKET_BYTES", 0), patch("baseline.optimizer.BUCKET_BYTES", 0):
+        model, optimizer = fresh(world)
+    trail.alone = advance(model, optimizer, range(STEPS), world)
     return trail
 
 

@@ -36,6 +36,11 @@ def test_the_number_of_ranks_does_not_change_the_training(trails: dict[int, list
     assert difference(alone.final, trails[size][0].final) < 1e-6
 
 
+def test_what_shares_a_bucket_does_not_change_the_training(trails: dict[int, list[Trail]]) -> None:
+    for trail in [trail for ranks in trails.values() for trail in ranks]:
+        assert difference(trail.alone, trail.final) < 1e-6
+
+
 def test_the_state_is_shared_out_rather_than_repeated(trails: dict[int, list[Trail]]) -> None:
     alone = trails[1][0].state_bytes
     for size, ranks in trails.items():

@@ -55,6 +55,12 @@ def test_the_learning_rate_warmup_goes_before_the_warmdown() -> None:
     assert every[40].learning_rate == pytest.approx(1 - 0.95 * 22 / 32)
 
 
+def test_the_warmdown_window_is_rounded_to_whole_steps() -> None:
+    """0.65 · 4 = 2.6 is three steps, the last of which ends at the final rate."""
+    rates = [plan.learning_rate for plan in plans(config_of(4, warmup_steps=0))]
+    assert rates == pytest.approx([1.0, 1.0, 1 - 0.95 / 3, 1 - 0.95 * 2 / 3])
+
+
 def test_every_window_can_be_empty() -> None:
     config = config_of(10, warmup_steps=0, momentum_warmup_steps=0, warmdown_fraction=0.0)
     assert {(plan.learning_rate, plan.momentum) for plan in plans(config)} == {(1.0, config.momentum_peak)}

@@ -52,9 +52,10 @@ def random_model() -> torch.nn.Module:
     """A model in which every weight matters: after initialisation most would be zero or tiny."""
     model = build_model(load_recipe(CONFIG, None, CPU), CPU)
     initialise(model, 1, CPU)
+    generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
     return model.eval()
 
 
@@ -73,7 +74,6 @@ def served(folder: Path, forward: str | None = None, timeout_s: float = 60.0) ->
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
-    torch.manual_seed(2)
     with served(tmp_path_factory.mktemp("honest")) as server:
         yield server
 
@@ -110,7 +110,6 @@ def test_logits_that_are_not_finite_give_no_finite_loss(bad: float) -> None:
 
 
 def test_the_score_is_the_direct_formula_over_targets_that_have_bytes(server: ModelServer) -> None:
-    torch.manual_seed(2)
     rows = torch.from_numpy(ROWS.astype(np.int64))
     with torch.inference_mode():
         logits = random_model()(rows[:, :-1]).double()

@@ -167,13 +167,13 @@ def init_weights(self, generator):
 
 
 def test_final_weights_that_are_a_link_make_the_run_void(tiny_runs: TinyRuns, session_submission: SubmissionFolder) -> None:
-    linking = '''
+    linking = """
 def state_dict(self, *args, **kwargs):
     Mine.calls += 1
     if Mine.calls == 2:  # the first was for the initial weights
         os.symlink("elsewhere", "weights/final.safetensors.partial")
     return super().state_dict(*args, **kwargs)
-'''
+"""
     result = tiny_runs.perform(session_submission(model(linking)))
     assert void(result, "entry") == "the run left no final.safetensors"
     assert len(result.curve) == STEPS

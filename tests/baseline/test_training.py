@@ -1,0 +1,273 @@
+"""Training alone, on a small learnable task: the same mathematics at any world size and split, exact resume, one-line errors."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from baseline.data.manifest import ROWS_FILE, DataSettings, Manifest
+from baseline.train import main
+
+ROOT = Path(__file__).resolve().parents[2]
+VOCAB, LENGTH, ROWS = 300, 64, 96
+STEPS = 40
+OPTIONS = ["--depth=2", "--aspect-ratio=32", "--head-dim=32", "--reference-batch-tokens=512", "--short-window-multiple=16"]
+OPTIONS += ["--set", "batch_tokens=512", "--set", f"num_steps={STEPS}", "--set", "rows_per_forward=4", "--set", "warmup_steps=4"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--max-restarts=0"]
+DIGEST = "0" * 64
+
+Train = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Packed rows in which four tokens of five follow from the one before; 96 rows of 64 + 1 tokens are 3.3 epochs of the run."""
+    rng = np.random.default_rng(0)
+    follower = rng.permutation(VOCAB)
+    tokens = rng.integers(VOCAB, size=(ROWS, LENGTH + 1))
+    for place in range(LENGTH):
+        follows = rng.random(ROWS) < 0.8
+        tokens[follows, place + 1] = follower[tokens[follows, place]]
+    folder = tmp_path_factory.mktemp("rows")
+    (folder / ROWS_FILE).write_bytes(tokens.astype("<u2").tobytes())
+    Manifest(
+        split="train",
+        settings=DataSettings(LENGTH, VOCAB),
+        recipe_sha256=DIGEST,
+        rows=ROWS,
+        documents=1,
+        text_bytes=1,
+        tokens=tokens.size,
+        cropped_tokens=0,
+        cropped_share=0.0,
+        tail_tokens=0,
+        bos_id=0,
+        corpus_sha256=DIGEST,
+        tokenizer_sha256=DIGEST,
+        rows_sha256=DIGEST,
+        token_bytes_sha256=None,
+        shards=(),
+    ).write(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As under torchrun: sums over several threads round otherwise."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    gc.collect()
+
+
+@pytest.fixture(scope="module")
+def train(rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Train:
+    """`train(*options, world=1, out=None)`: a run to its end; a world of one in this process, others under torchrun."""
+
+    def run(*options: str, world: int = 1, out: Path | None = None) -> Path:
+        out = out or tmp_path_factory.mktemp("run")
+        arguments = [f"--rows={rows}", f"--out={out}", *OPTIONS, *options]
+        if world == 1:
+            assert main(arguments) == 0
+        else:
+            subprocess.run(under_torchrun(world, arguments), cwd=ROOT, env=environment(), check=True, capture_output=True, timeout=120)
+        return out
+
+    return run
+
+
+def under_torchrun(world: int, arguments: list[str]) -> list[str]:
+    return [*TORCHRUN, f"--nproc-per-node={world}", "-m", "baseline.train", *arguments]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+
+
+def losses(run: Path) -> list[float]:
+    """The loss of each step; where a resumed run did a step twice, the later one."""
+    lines = [json.loads(line) for line in (run / "steps.jsonl").read_text().splitlines()]
+    by_step = {line["step"]: line["loss"] for line in lines}
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def final(run: Path) -> dict[str, bytes]:
+    """Every file of the last checkpoint."""
+    return {path.name: path.read_bytes() for path in (run / f"step_{STEPS:06d}").iterdir()}
+
+
+@pytest.fixture(scope="module")
+def alone(train: Train) -> Path:
+    return train()
+
+
+@pytest.fixture(scope="module")
+def two(train: Train) -> Path:
+    return train(world=2)
+
+
+# ---------------------------------------------------------------------- the same mathematics
+
+
+def test_it_learns(alone: Path) -> None:
+    found = losses(alone)
+    assert len(found) == STEPS
+    assert found[0] == pytest.approx(np.log(VOCAB), abs=0.1)
+    assert found[-1] < 2.0
+
+
+def test_the_same_seed_gives_the_same_bytes(alone: Path, train: Train) -> None:
+    assert final(train()) == final(alone)
+
+
+def test_another_seed_gives_other_weights(alone: Path, train: Train) -> None:
+    other = train("--seed=1", "--stop-after=1")
+    assert losses(other)[0] != losses(alone)[0]
+
+
+def test_two_processes_follow_the_same_curve_as_one(alone: Path, two: Path) -> None:
+    one, both = np.array(losses(alone)), np.array(losses(two))
+    assert np.abs(one - both)[:20].max() <= 1e-5
+    assert np.abs(one - both).max() <= 1e-3
+
+
+@pytest.mark.slow
+def test_four_processes_follow_the_same_curve_as_one(train: Train) -> None:
+    one, four = (np.array(losses(train("--set", "rows_per_forward=2", world=world))) for world in (1, 4))
+    assert np.abs(one - four)[:20].max() <= 1e-5
+    assert np.abs(one - four).max() <= 1e-3
+
+
+@pytest.mark.parametrize("rows_per_forward", [1, 2, 8])
+def test_how_a_batch_is_split_changes_nothing_but_rounding(rows_per_forward: int, alone: Path, train: Train) -> None:
+    other = train("--set", f"rows_per_forward={rows_per_forward}", "--stop-after=20")
+    np.testing.assert_allclose(losses(other), losses(alone)[:20], rtol=0, atol=1e-5)
+
+
+# ---------------------------------------------------------------------- resume
+
+
+def test_a_run_killed_at_any_step_and_resumed_ends_with_the_same_bytes(two: Path, rows: Path, train: Train, tmp_path: Path) -> None:
+    kill_after = random.Random().randint(4, STEPS - 10)
+    arguments = [f"--rows={rows}", f"--out={tmp_path}", *OPTIONS, "--save-every=3"]
+    with subprocess.Popen(
+        under_torchrun(2, arguments), cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL, start_new_session=True
+    ) as run:
+        log = tmp_path / "steps.jsonl"
+        while not log.exists() or log.read_bytes().count(b"\n") < kill_after:
+            assert run.poll() is None
+            time.sleep(0.002)
+        run.send_signal(signal.SIGKILL)
+    time.sleep(0.5)  # the workers die with torchrun
+    done = len(losses(tmp_path))
+    assert kill_after <= done < STEPS, f"killed after step {kill_after}"
+    train("--resume", "--save-every=3", world=2, out=tmp_path)
+    assert final(tmp_path) == final(two), f"killed after step {kill_after}"
+    np.testing.assert_array_equal(losses(tmp_path), losses(two))
+
+
+def test_a_run_of_two_processes_goes_on_in_one(two: Path, train: Train, tmp_path: Path) -> None:
+    train("--stop-after=25", world=2, out=tmp_path)
+    train("--resume", out=tmp_path)
+    resumed, whole = np.array(losses(tmp_path)), np.array(losses(two))
+    np.testing.assert_allclose(resumed[:35], whole[:35], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(resumed, whole, rtol=0, atol=1e-3)
+
+
+def test_a_run_that_was_stopped_goes_on_bit_by_bit(alone: Path, train: Train, tmp_path: Path) -> None:
+    for stop in ("--stop-after=7", "--stop-after=20", "--stop-after=1000"):
+        train("--resume", stop, out=tmp_path)
+    assert final(tmp_path) == final(alone)
+
+
+def test_a_finished_run_that_is_resumed_stays_as_it_is(alone: Path, train: Train) -> None:
+    before = final(alone)
+    train("--resume", out=alone)
+    assert final(alone) == before
+
+
+# ---------------------------------------------------------------------- errors
+
+
+@pytest.fixture(scope="module")
+def short(train: Train) -> Path:
+    """A run stopped after one step."""
+    return train("--stop-after=1")
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line with which a run is refused."""
+    assert main(arguments) == 3
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("baseline.train: ")
+    return lines[0].removeprefix("baseline.train: ")
+
+
+REFUSED = {
+    "--depth=0": "depth = 0; it must be a finite number above 0",
+    "--tokens-per-parameter=nan": "tokens_per_parameter = nan; it must be a finite number above 0",
+    "--head-dim=33": "head_dim = 33; rotary embeddings need an even head_dim",
+    "--set=softcap": "--set 'softcap'; write --set field=value",
+    "--set=softcaps=1": "--set TrainConfig has no field 'softcaps'; did you mean 'softcap'?",
+    "--set=softcap=high": "--set softcap = 'high'; it must be a number",
+    "--set=softcap=inf": "--set softcap = inf; it must be finite",
+    "--set=smear=1": "--set smear = 1; it must be True or False",
+    "--set=dtype=float16": "--set dtype = 'float16'; it must be one of 'float32', 'bfloat16'",
+    "--set=sequence_len=32": "--set sequence_len: the packed rows fix it; prepare other rows instead",
+    "--set=num_steps=0": "num_steps = 0; it must be a positive whole number",
+    "--set=batch_tokens=500": "batch_tokens = 500; it must be a multiple of sequence_len = 64",
+    "--set=rows_per_forward=3": "rows_per_forward = 3 does not divide the 8 rows of each process; use a divisor",
+    "--submission=/nowhere": "/nowhere is no folder; name the one that holds the slot files",
+    "--rows=/nowhere": "/nowhere/manifest.json is missing: prepare the data again",
+}
+
+
+@pytest.mark.parametrize(("option", "saying"), REFUSED.items())
+def test_a_bad_option_gives_one_line(option: str, saying: str, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refusal(capsys, f"--rows={rows}", f"--out={tmp_path}", *OPTIONS, option) == saying
+
+
+@pytest.mark.parametrize("arguments", [["--out=x"], ["--rows=x"], ["--rows=x", "--out=x", "--save-every=0"], ["--control=x", "--out=x"]])
+def test_a_command_line_that_makes_no_sense_is_refused_with_its_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(arguments)
+    assert refused.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("baseline.train: error: ")
+
+
+def test_resuming_with_another_config_is_refused(short: Path, rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saying = refusal(capsys, f"--rows={rows}", f"--out={short}", *OPTIONS, "--resume", "--set=softcap=20")
+    assert saying == f"{short}/step_000001: was trained with another config; resume with the options it was started with"
+
+
+def test_resuming_may_change_how_a_run_is_executed(short: Path, train: Train) -> None:
+    train("--resume", "--stop-after=2", "--set=rows_per_forward=2", out=short)
+    assert len(losses(short)) == 2
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_damaged_checkpoint_is_named(file: str, rows: Path, train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train("--stop-after=1", out=tmp_path)
+    damaged = tmp_path / "step_000001" / file
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    capsys.readouterr()
+    assert refusal(capsys, f"--rows={rows}", f"--out={tmp_path}", *OPTIONS, "--resume").startswith(f"{damaged}: not a")
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_step(rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saying = refusal(capsys, f"--rows={rows}", f"--out={tmp_path}", *OPTIONS, "--set=rope_base=0")
+    assert saying == "the loss is nan at step 1; lower the learning rates or mend the model"
