@@ -15,7 +15,7 @@ from harness.environment import read_environment
 from harness.errors import UsageProblem, VoidRun
 from harness.identity import entry_id
 from harness.judge import judge, verdict_of
-from harness.keep import curve_of, keep_entry, next_id
+from harness.keep import curve_of, keep_entry, verdict_id
 from harness.launch import REPOSITORY
 from harness.prepared import PreparedData
 from harness.record import Calibration, Run, StatusChange
@@ -149,7 +149,7 @@ def _keep_baseline_entry(track: Track, report: CheckReport, runs: list[tuple[Run
         final=True,
     )
     verdict = verdict_of(
-        judgement, id=next_id("calibrate", len(database.verdicts(entry.id))), kind="calibrate", decided_at=datetime.now(UTC), by=place.by
+        judgement, id=verdict_id("calibrate", runs[0][0].nonce), kind="calibrate", decided_at=datetime.now(UTC), by=place.by
     )
     database.add_verdict(entry.id, verdict)
     if entry.status == "claimed":

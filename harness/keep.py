@@ -53,6 +53,6 @@ def curve_of(result: RunResult) -> Curve:
     return Curve(tuple(p.step for p in points), tuple(p.loss for p in points), tuple(p.at_ns for p in points))
 
 
-def next_id(kind: str, taken: int) -> str:
-    """Ids of verdicts: `submit-1`, `verify-1`, `verify-2`, …"""
-    return f"{kind}-{taken + 1}"
+def verdict_id(kind: str, nonce: str) -> str:
+    """`<kind>-<first digits of the series' nonce>`: verdicts of the same entry from two machines never share an id."""
+    return f"{kind}-{nonce[:8]}"

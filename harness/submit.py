@@ -13,7 +13,7 @@ from harness.errors import UsageProblem
 from harness.frozen import require_frozen
 from harness.identity import entry_digest, entry_id
 from harness.judge import Judgement, judge, verdict_of
-from harness.keep import curve_of, keep_entry, next_id
+from harness.keep import curve_of, keep_entry, verdict_id
 from harness.launch import REPOSITORY
 from harness.prepared import PreparedData
 from harness.record import Entry, StatusChange, Verdict
@@ -140,10 +140,9 @@ def _run_and_judge(
 
 
 def _keep_verdict(place: Place, entry: Entry, judgement: Judgement, kind: str, verification: Verification | None = None) -> Verdict:
-    taken = len(place.database.verdicts(entry.id))
     verdict = verdict_of(
         judgement,
-        id=next_id(kind, taken),
+        id=verdict_id(kind, judgement.entry_runs[0].nonce),
         kind="verify" if verification else "submit",
         decided_at=datetime.now(UTC),
         by=place.by,

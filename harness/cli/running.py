@@ -11,7 +11,7 @@ import click
 from harness.calibrate import calibrate_track
 from harness.cli.board import build_board
 from harness.cli.data import prepare_with_bars
-from harness.cli.live import LiveRuns, curve_comparison
+from harness.cli.live import LiveRuns, baseline_curve, curve_comparison
 from harness.cli.options import (
     LOCAL,
     SUBMISSIONS,
@@ -53,7 +53,8 @@ def run(path: Path, track_name: str, as_json: bool) -> None:
     require_checked(submission, track)
     series = Series(track, prepare_with_bars(track), read_environment(REPOSITORY), draw_nonce(), LOCAL)
     planned = Planned(submission, "entry", None, 0)
-    with LiveRuns(track, 1) as live:
+    baseline = baseline_curve(everything(), track)
+    with LiveRuns(track, 1, baseline) as live:
         job = job_of(series, planned)
         result = perform(job, live.watch(planned, job))
     if result.run.state == "void":
@@ -62,7 +63,7 @@ def run(path: Path, track_name: str, as_json: bool) -> None:
         print_json({"run": result.run.model_dump(mode="json"), "timed_s": result.run.timed_s})
         return
     run_line(result.run)
-    curve_comparison(result, everything(), track)
+    curve_comparison(result, baseline)
 
 
 @click.command()

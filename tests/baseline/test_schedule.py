@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,18 @@ TINY = Dial(vocab_size=90, sequence_len=64, tokens_per_parameter=1, aspect_ratio
 
 def config_of(num_steps: int, **changes: float) -> TrainConfig:
     return TrainConfig.from_depth(4, TINY, num_steps=num_steps, **changes)
+
+
+ROUNDING = 1e-12
+"""Interpolating between almost equal values may miss them by some units in the last place."""
+
+
+def rises(values: list[float]) -> bool:
+    return all(later >= earlier - ROUNDING for earlier, later in pairwise(values))
+
+
+def falls(values: list[float]) -> bool:
+    return rises(values[::-1])
 
 
 def plans(config: TrainConfig) -> list[StepPlan]:
@@ -76,10 +89,10 @@ def test_the_learning_rate_rises_then_falls_within_its_bounds(num_steps: int, wa
     config = config_of(num_steps, warmup_steps=warmup, warmdown_fraction=fraction, final_lr_fraction=final)
     rates = [plan.learning_rate for plan in plans(config)]
     rising, falling = rates[:warmup], rates[warmup:]
-    assert rising == sorted(rising)
-    assert falling == sorted(falling, reverse=True)
+    assert rises(rising)
+    assert falls(falling)
     assert all(0 < rate <= 1 for rate in rising)
-    assert all(final - 1e-12 <= rate <= 1 for rate in falling)
+    assert all(final - ROUNDING <= rate <= 1 + ROUNDING for rate in falling)
 
 
 @given(num_steps=st.integers(1, 400), warmup=st.integers(0, 100), fraction=st.floats(0, 1))
@@ -87,14 +100,14 @@ def test_momentum_rises_then_falls_within_its_bounds(num_steps: int, warmup: int
     config = config_of(num_steps, momentum_warmup_steps=warmup, warmdown_fraction=fraction)
     values = [plan.momentum for plan in plans(config)]
     rising, falling = values[:warmup], values[warmup:]
-    assert rising == sorted(rising)
-    assert falling == sorted(falling, reverse=True)
-    assert all(0.85 <= value <= 0.97 for value in values)
+    assert rises(rising)
+    assert falls(falling)
+    assert all(0.85 - ROUNDING <= value <= 0.97 + ROUNDING for value in values)
 
 
 @given(num_steps=st.integers(1, 400))
 def test_weight_decay_falls_from_one_towards_zero(num_steps: int) -> None:
     values = [plan.weight_decay for plan in plans(config_of(num_steps))]
     assert values[0] == 1.0
-    assert values == sorted(values, reverse=True)
+    assert falls(values)
     assert values[-1] < 3 / num_steps**2 + (num_steps == 1)
