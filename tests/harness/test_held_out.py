@@ -183,6 +183,6 @@ FAILURES = {
 
 @pytest.mark.parametrize(("forward", "saying"), FAILURES.values(), ids=FAILURES.keys())
 def test_a_server_makes_the_run_void_that(forward: str, saying: str, tmp_path: Path) -> None:
-    with pytest.raises(VoidRun) as void, served(tmp_path, forward, timeout_s=8.0) as server:
+    with pytest.raises(VoidRun) as void, served(tmp_path, forward, timeout_s=5.0) as server:
         server.logits(ROWS[:2, :-1])
     assert str(void.value).startswith(saying)

@@ -41,7 +41,7 @@ def observed(tiny_runs: TinyRuns, baseline: Submission, private_tmp: Path) -> Ob
     steps: list[int] = []
     result = tiny_runs.perform(baseline, 0, watcher=Watcher(phases.append, lambda point: steps.append(point.step)))
     scratch = list((tiny_runs.work_folder / "scratch").iterdir())
-    return Observed(result, phases, steps, processes_of(tiny_runs.work_folder), scratch, list(private_tmp.iterdir()))
+    return Observed(result, phases, steps, processes_of(tiny_runs.work_folder), scratch, list(private_tmp.glob("speedrun-*")))
 
 
 @pytest.fixture(scope="module")

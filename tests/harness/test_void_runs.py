@@ -81,7 +81,7 @@ def nothing_left(tiny_runs: TinyRuns, private_tmp: Path) -> Iterator[None]:
     assert processes_of(tiny_runs.work_folder) == []
     scratch = tiny_runs.work_folder / "scratch"
     assert not scratch.exists() or list(scratch.iterdir()) == []
-    assert list(private_tmp.iterdir()) == []
+    assert list(private_tmp.glob("speedrun-*")) == []
 
 
 def void(result: RunResult, fault: str) -> str:
@@ -114,11 +114,6 @@ def test_a_run_that_falls_silent_is_void(tiny_runs: TinyRuns, session_submission
     assert time.monotonic() - steps[-1] < 3 + 10
     assert "has said nothing for" in void(result, "machine")
     assert len(result.curve) == 3
-
-
-def test_a_run_over_the_time_limit_is_void(tiny_runs: TinyRuns, session_submission: SubmissionFolder) -> None:
-    result = tiny_runs.perform(session_submission({}), limits={"warmup_s": 0.2})
-    assert void(result, "machine").startswith("the warm-up took longer than the track's 0.2 s (")
 
 
 def test_a_run_over_the_memory_limit_is_void(tiny_runs: TinyRuns, session_submission: SubmissionFolder) -> None:
