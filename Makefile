@@ -46,4 +46,4 @@ $(READY): requirements.lock pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs data site
+	rm -rf $(VENV) data site

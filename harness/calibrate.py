@@ -31,6 +31,8 @@ from leaderboard.curve import Curve
 
 MARGIN_SIGMAS = 3.0
 """Between the baseline's mean and the target: a copy of the baseline is then valid at the first look with probability 0.995."""
+FEWEST_SEEDS = 10
+"""To pin a sigma from; fewer give a bound too wide to be of use."""
 TARGET_STEP = 0.001
 """Targets are round numbers."""
 
@@ -52,19 +54,26 @@ def calibrate_track(
         raise UsageProblem(
             f"{track.version} is calibrated already", where=f"harness/tracks/{track.name}.toml", mend="give the track a new version first"
         )
+    if pin and seeds < FEWEST_SEEDS:
+        raise UsageProblem(f"{seeds} seeds are too few to pin a spread from", mend=f"use --seeds {FEWEST_SEEDS} or more")
     results: list[RunResult] = []
+
+    def keep(result: RunResult) -> None:
+        results.append(result)
+        if result.run.scores is None or result.run.scores.val_bpb is None:
+            reason = result.run.void_reason or "a probe failed"
+            raise VoidRun(f"a calibration needs every seed, and {result.run.id} has no score: {reason}")
+
     series = Series(track, data, read_environment(REPOSITORY), draw_nonce(), place.work_folder)
-    perform_series(series, _planned(baseline.submission, seeds), results.append, watch)
-    void = next((result.run for result in results if result.run.state == "void"), None)
-    if void:
-        raise VoidRun(f"a calibration needs every seed; {void.id} is void: {void.void_reason}")
+    perform_series(series, _planned(baseline.submission, seeds), keep, watch)
     calibration = calibration_of(track, [result.run for result in results])
     target = target_of(calibration)
+    kept = [(result.run, curve_of(result)) for result in results]
+    place.database.add_calibration(calibration, kept)
     if pin:
         pin_track(track, calibration, target, data)
         track = load_track(track.name)
-    place.database.add_calibration(calibration, [(result.run, curve_of(result)) for result in results])
-    _keep_baseline_entry(track, baseline, [(result.run, curve_of(result)) for result in results], place)
+    _keep_baseline_entry(track, baseline, kept, place)
     return CalibrationOutcome(calibration, target, pin)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ WITNESS = -1
 LAST_WORDS_S = 1.0
 """How long a dying rank has to say why, after its connection ended."""
 RESOURCE_INTERVAL_S = 1.0
+FULL_DISK_BYTES = 2**26
 MAX_STEPS = 1_000_000
 MAX_STEP_TOKENS = 2**40
 """Bounds on what rank 0 can make this process keep."""
@@ -48,10 +50,12 @@ class Conversation:
     _said: dict[tuple[int, str], Message] = field(default_factory=dict)
     _heard_ns: dict[int, int] = field(default_factory=dict)
     _next_resources: float = 0.0
+    _awaited: str = "hello"
 
     def wait_for(self, word: str, ranks: Collection[int], *, within_s: float, waiting_for: str, silence_s: float | None = None) -> int:
         """Block until every one of `ranks` has said `word`; returns the stamp (monotonic ns) of the last."""
         began = time.monotonic()
+        self._awaited = word
         for rank in ranks:
             self._heard_ns[rank] = time.monotonic_ns()
         while not all((rank, word) in self._said for rank in ranks):
@@ -64,6 +68,10 @@ class Conversation:
             if silence_s is not None:
                 self._check_silence(ranks, word, silence_s)
         return max(self._said[rank, word].at_ns for rank in ranks)
+
+    def require_silence(self) -> None:
+        """Raise VoidRun if a rank has said more than it was asked for."""
+        self._take_all(self.server.receive(0))
 
     def _take_all(self, messages: list[Message]) -> None:
         """Words, then ends of connections, then reasons: when a rank dies without a word, its peers give up because of it."""
@@ -79,10 +87,14 @@ class Conversation:
 
     def _take(self, message: Message) -> None:
         self._heard_ns[message.rank] = message.at_ns
-        if message.word == "step" and message.rank == 0:
-            self._step(message)
-        else:
-            self._said.setdefault((message.rank, message.word), message)
+        expected = ("done", "step") if self._awaited == "done" else (self._awaited,)
+        if message.rank != WITNESS and message.word not in expected:
+            raise VoidRun(f"{_rank_name(message.rank)} said {one_line(message.word)[:40]!r} out of turn", by_entry=True)
+        if message.word == "step":
+            if message.rank == 0:
+                self._step(message)
+            return
+        self._said.setdefault((message.rank, message.word), message)
 
     def _step(self, message: Message) -> None:
         """Keep the next step's line; whatever else is said of steps counts nothing."""
@@ -112,9 +124,10 @@ class Conversation:
             failures = [message for message in self.server.receive(0.1) if message.word == "failed"]
 
     def _failure(self, message: Message) -> VoidRun:
-        """A rank gave up and said why."""
+        """A rank gave up and said why. It is the entry's doing unless the parent itself sees that the disk is full."""
         reason = one_line(str(message.values.get("reason", "no reason given")))[:MAX_REASON_CHARACTERS]
-        return VoidRun(f"{_rank_name(message.rank)}: {reason}", by_entry=True)
+        full = shutil.disk_usage(self.scratch).free < FULL_DISK_BYTES
+        return VoidRun(f"{_rank_name(message.rank)}: {reason}", by_entry=not full)
 
     def _check_processes(self) -> None:
         """A launcher that ended although ranks are still owed words ends the run."""

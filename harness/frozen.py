@@ -16,7 +16,6 @@ from harness.errors import MachineLacks
 from harness.launch import REPOSITORY
 
 BASELINE = REPOSITORY / "baseline"
-TRACKS = REPOSITORY / "harness" / "tracks"
 LIST = "frozen.toml"
 PINNED_BY_OUTPUT = "data/"
 STILL_TRAINER = ("data/__init__.py", "data/durable.py", "data/errors.py", "data/progress.py", "data/rows.py")
@@ -64,7 +63,7 @@ def write_list(baseline: Path = BASELINE) -> str:
     return digest_of(files)
 
 
-def pin_tracks(digest: str, tracks: Path = TRACKS) -> None:
+def pin_tracks(digest: str, tracks: Path) -> None:
     """Write the digest into every track's file."""
     for path in sorted(tracks.glob("*.toml")):
         path.write_text(re.sub(r'(?m)^baseline_digest = ".*"$', f'baseline_digest = "{digest}"', path.read_text()))
@@ -72,5 +71,5 @@ def pin_tracks(digest: str, tracks: Path = TRACKS) -> None:
 
 if __name__ == "__main__":
     frozen = write_list()
-    pin_tracks(frozen)
+    pin_tracks(frozen, REPOSITORY / "harness" / "tracks")
     print(frozen)

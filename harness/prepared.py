@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,15 +41,28 @@ class PreparedData:
     def val_rows_digest(self) -> str:
         return self.val.rows_sha256
 
-    def val_rows(self, count: int) -> NDArray[np.uint16]:
-        """The first `count` held-out rows (count, T+1), read-only."""
-        rows: NDArray[np.uint16] = np.memmap(self.folder / "val" / ROWS_FILE, "<u2", "r", shape=(self.val.rows, self.val.row_length))
-        return rows[:count]
+    def held_out(self, count: int) -> HeldOut:
+        """The first `count` held-out rows and the bytes of each token, hashed as they are read; raises MachineLacks when they changed."""
+        folder = self.folder / "val"
+        row_bytes = _unchanged(folder / ROWS_FILE, self.val.rows_sha256)
+        token_bytes = _unchanged(folder / TOKEN_BYTES_FILE, str(self.val.token_bytes_sha256))
+        rows = np.frombuffer(row_bytes, "<u2").reshape(self.val.rows, self.val.row_length)
+        return HeldOut(rows[:count], np.load(io.BytesIO(token_bytes), allow_pickle=False))
 
-    def token_bytes(self) -> NDArray[np.int32]:
-        """Bytes of each token (V,), 0 for special tokens."""
-        values: NDArray[np.int32] = np.load(self.folder / "val" / TOKEN_BYTES_FILE)
-        return values
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """What is scored: rows (N, T+1) uint16, and bytes of each token (V,) int32, 0 for special tokens."""
+
+    rows: NDArray[np.uint16]
+    token_bytes: NDArray[np.int32]
+
+
+def _unchanged(path: Path, digest: str) -> bytes:
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise MachineLacks("has changed since it was prepared", where=str(path), mend="`speedrun data prepare` says what to do")
+    return content
 
 
 def prepare_data(track: Track, data_folder: Path, progress: Progress = silent) -> PreparedData:

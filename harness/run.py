@@ -10,6 +10,7 @@ evaluation     everything of the run is dead; the weights are scored in a fresh 
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import sys
 import tempfile
@@ -24,16 +25,17 @@ import numpy as np
 
 from harness.control import ControlServer
 from harness.conversation import WITNESS, Conversation, CurvePoint
-from harness.errors import VoidRun
+from harness.errors import MachineLacks, VoidRun
 from harness.evaluate.held_out import score_held_out
 from harness.evaluate.model_server import ServedModel, serve
-from harness.evaluate.probes import probe_model
+from harness.evaluate.probes import Prober
 from harness.events import EventLog
+from harness.frozen import require_frozen
 from harness.launch import SupervisedProcess, child_environment, torchrun_command
 from harness.prepared import PreparedData
 from harness.record import Environment, Run, RunDigests, RunRole, Scores
 from harness.seeds import Seed
-from harness.staging import StagedFiles, dummy_rows, file_digest, make_durable, parameters_in, require_digest, stage_run
+from harness.staging import StagedFiles, dummy_rows, file_digest, make_durable, parameters_in, require_digest, stage_run, sweep_scratch
 from harness.submission import Submission
 from harness.track import Track
 
@@ -75,6 +77,8 @@ class RunResult:
     run: Run
     curve: tuple[CurvePoint, ...]
     console: Path
+    interrupted: bool = False
+    """Whether a person or a signal stopped it."""
 
 
 @dataclass(slots=True)
@@ -91,6 +95,7 @@ class _Progress:
     scores: Scores | None = None
     void_reason: str | None = None
     by_entry: bool = False
+    interrupted: bool = False
 
 
 def perform(job: RunJob, watcher: Watcher | None = None) -> RunResult:
@@ -100,21 +105,25 @@ def perform(job: RunJob, watcher: Watcher | None = None) -> RunResult:
     progress = _Progress()
     work_folder = job.work_folder.resolve()
     console = _made(work_folder / "console") / f"{job.run_id}.log"
-    scratch = Path(tempfile.mkdtemp(prefix=f"{job.run_id}-", dir=_made(work_folder / "scratch")))
+    sweep_scratch(_made(work_folder / "scratch"))
+    scratch = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-{job.run_id}-", dir=work_folder / "scratch"))
     try:
+        require_frozen(job.track.baseline_digest)
         _train(job, watcher, progress, scratch, console)
         _evaluate(job, watcher, progress, scratch, console)
     except VoidRun as reason:
         progress.void_reason, progress.by_entry = str(reason), reason.by_entry
+    except MachineLacks as lack:
+        progress.void_reason = str(lack)
     except OSError as error:
         progress.void_reason = f"the harness could not go on: {error.strerror or error}"
     except KeyboardInterrupt:
-        progress.void_reason = "interrupted"
+        progress.void_reason, progress.interrupted = "interrupted", True
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     progress.log.mark("end")
     curve = tuple(replace(point, at_ns=progress.log.since_start(point.at_ns)) for point in progress.curve)
-    return RunResult(_record(job, started, progress), curve, console)
+    return RunResult(_record(job, started, progress), curve, console, progress.interrupted)
 
 
 # ---------------------------------------------------------------------- training
@@ -135,17 +144,18 @@ def _train(job: RunJob, watcher: Watcher, progress: _Progress, scratch: Path, co
         ranks = set(range(track.launch.processes))
         server = stack.enter_context(ControlServer(socket, ranks | {WITNESS}))
         common = ["--control", str(socket), "--config", str(files.config), "--submission", str(files.submission)]
-        processes = [
+        commands = (
+            torchrun_command(len(ranks), [*common, "--out", str(files.weights)]),
+            [sys.executable, "-m", "baseline.train", "--witness", *common, "--out", str(files.witness)],
+        )
+        training, witness = (
             stack.enter_context(SupervisedProcess(command, environment, console, track.limits.scratch_bytes, scratch))
-            for command in (
-                torchrun_command(len(ranks), [*common, "--out", str(files.weights)]),
-                [sys.executable, "-m", "baseline.train", "--witness", *common, "--out", str(files.witness)],
-            )
-        ]
+            for command in commands
+        )
         require_digest(rows, job.data.train_rows_digest, job.data.train_rows)
-        talk = Conversation(server, processes, track.limits, scratch, watcher.on_step, progress.curve)
+        talk = Conversation(server, [training, witness], track.limits, scratch, watcher.on_step, progress.curve)
         try:
-            _converse(talk, track, ranks, job.seed.value, rows, dummy, files, progress, watcher)
+            _converse(talk, track, ranks, job.seed.value, rows, dummy, witness, files, progress, watcher)
         finally:
             progress.tokens, progress.peak_memory_bytes = talk.tokens, talk.peak_memory_bytes
     progress.final_digest = file_digest(files.final)
@@ -159,6 +169,7 @@ def _converse(
     seed: int,
     rows: IO[bytes],
     dummy: IO[bytes],
+    witness: SupervisedProcess,
     files: StagedFiles,
     progress: _Progress,
     watcher: Watcher,
@@ -178,6 +189,10 @@ def _converse(
     progress.initial_digest = file_digest(files.initial)
     if file_digest(files.witnessed) != progress.initial_digest:
         raise VoidRun("the initial weights differ from those of a fresh process: they must follow from the seed alone", by_entry=True)
+    witness.stop()  # before the clock runs: on two cores its exit would cost the ranks time
+    talk.require_silence()
+    if files.final.exists():
+        raise VoidRun("there were final weights before the clock ran", by_entry=True)
     watcher.on_phase("training")
     log.mark("go")
     for rank in ranks:
@@ -195,21 +210,26 @@ def _evaluate(job: RunJob, watcher: Watcher, progress: _Progress, scratch: Path,
     track, log = job.track, progress.log
     log.mark("evaluate")
     watcher.on_phase("evaluation")
-    files = StagedFiles(scratch)
-    model = ServedModel(files.config, files.submission, files.final, track.data.vocab_size)
-    rows = job.data.val_rows(track.data.val_rows)
-    environment = child_environment(scratch, track.launch.processes * track.launch.threads_per_process)
+    weights = StagedFiles(scratch).final
+    if file_digest(weights) != progress.final_digest:
+        raise VoidRun("the final weights changed after the clock had stopped", by_entry=True)
+    fresh = Path(tempfile.mkdtemp(prefix="evaluation-", dir=scratch))  # what the training could write is not what scores
+    files = stage_run(fresh, job.submission, track.base_config())
+    model = ServedModel(files.config, files.submission, weights, track.data.vocab_size)
+    held_out = job.data.held_out(track.data.val_rows)
     with serve(
         model,
         max_rows=EVALUATION_ROWS,
         length=track.data.sequence_len,
-        environment=environment,
-        scratch=scratch,
+        environment=child_environment(fresh, track.launch.processes * track.launch.threads_per_process),
+        scratch=fresh,
         console=console,
         timeout_s=ANSWER_TIMEOUT_S,
+        memory_bytes=track.limits.memory_bytes,
     ) as server:
-        probes = probe_model(server, rows, np.random.default_rng())
-        score = score_held_out(server, rows, job.data.token_bytes())
+        prober = Prober(server, math.ceil(len(held_out.rows) / EVALUATION_ROWS), np.random.default_rng())
+        score = score_held_out(server, held_out.rows, held_out.token_bytes, prober.see)
+        probes = prober.probes()
     log.mark("evaluated")
     honest = all(probe.passed for probe in probes) and math.isfinite(score.nats)
     progress.scores = Scores(val_bpb=score.bits_per_byte if honest else None, val_tokens=score.tokens, val_bytes=score.bytes, probes=probes)

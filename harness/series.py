@@ -59,8 +59,8 @@ def perform_series(
         result = perform(job, watch(plan, job))
         keep(result)
         runs.append(result.run)
-        if result.run.void_reason == "interrupted":
-            raise SeriesInterruptedError("interrupted: finished runs are kept, the run in flight is recorded as void")
+        if result.interrupted:
+            raise SeriesInterruptedError("interrupted: the run in flight is void")
     return runs
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import stat
 import tempfile
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from io import BufferedRandom, BufferedReader
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from baseline.config import TrainConfig
 from harness.errors import VoidRun
@@ -66,6 +68,14 @@ def stage_run(scratch: Path, submission: Submission, config: TrainConfig) -> Sta
     files.witness.mkdir()
     files.config.write_text(json.dumps(config.to_dict()))
     return files
+
+
+def sweep_scratch(folder: Path) -> None:
+    """Remove scratch folders, named `<process id>-…`, whose harness was killed before it could."""
+    for left in folder.iterdir():
+        owner = left.name.partition("-")[0]
+        if not owner.isdigit() or not psutil.pid_exists(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def dummy_rows(config: TrainConfig, folder: Path) -> BufferedRandom:

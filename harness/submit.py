@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from harness.check import CheckReport, check, explain, load_parent
 from harness.environment import read_environment
@@ -26,6 +27,7 @@ from harness.verification import Verification, judge_verification
 from leaderboard.database import Database
 from leaderboard.merged import MergedDatabase
 
+UNSANDBOXED = "made without a sandbox, so the entry's status stays as it is"
 Watch = Callable[[Planned, RunJob], Watcher]
 
 
@@ -44,6 +46,9 @@ class Place:
     """Where a series works and writes."""
 
     database: Database
+    """Written to."""
+    published: MergedDatabase
+    """Read from: `database` over the committed one."""
     work_folder: Path
     by: str
 
@@ -57,23 +62,27 @@ def require_checked(submission: Submission, track: Track) -> CheckReport:
     return report
 
 
-def submit(report: CheckReport, reference: Submission, track: Track, data: PreparedData, pairs: int, place: Place, watch: Watch) -> Judged:
-    """Run `pairs` interleaved pairs, keep every run as it ends, judge them, and write the entry with its verdict."""
+def submit(report: CheckReport, reference: CheckReport, track: Track, data: PreparedData, pairs: int, place: Place, watch: Watch) -> Judged:
+    """Run `pairs` interleaved pairs, keep every run as it ends, judge them, and write the entry with its verdict.
+
+    A reference that is not published yet is kept as an entry too: whoever verifies the claim needs it.
+    """
     submission = report.submission
-    explanation = explain(report, track, load_parent(submission))
-    entry = keep_entry(place.database, submission, track, explanation, place.by)
-    judgement = _run_and_judge(entry, submission, reference, track, data, pairs, place, watch, final=True)
+    entry = keep_entry(place.database, submission, track, explain(report, track, load_parent(submission)), place.by)
+    if not place.published.has_entry(entry_id(reference.submission, track)):
+        words = explain(reference, track, load_parent(reference.submission))
+        keep_entry(place.database, reference.submission, track, words, place.by)
+    judgement = _run_and_judge(entry, submission, reference.submission, track, data, pairs, place, watch, final=True)
     verdict = _keep_verdict(place, entry, judgement, "submit")
-    if entry.status == "claimed":
+    if entry.status == "claimed" and any(run.state == "finished" for run in judgement.entry_runs):
         reason = "rules and contract hold; trained and judged by the harness"
         entry = place.database.set_status(entry.id, _change("checked", reason, place.by))
     return Judged(entry, verdict, judgement)
 
 
-def verify(
-    entry: Entry, claims: MergedDatabase, track: Track, data: PreparedData, pairs: int, place: Place, watch: Watch, scratch: Path
-) -> Judged:
-    """Re-run a published entry beside its reference with fresh seeds, and append the outcome."""
+def verify(entry: Entry, track: Track, data: PreparedData, pairs: int, place: Place, watch: Watch, scratch: Path) -> Judged:
+    """Re-run a published entry beside its reference with fresh seeds, and append the outcome; the entry's status stays as it is."""
+    claims = place.published
     claim = _claim(entry, claims)
     submission = restore(entry.id, claims, scratch)
     if entry_digest(submission, track) != entry.digests.entry:
@@ -83,6 +92,8 @@ def verify(
         )
     assert claim.superiority is not None
     reference = restore(claim.superiority.against, claims, scratch)
+    for restored in (reference, submission):
+        require_checked(restored, track)
     place.database.add_entry(entry, claims.submission(entry.id))
     judgement = _run_and_judge(entry, submission, reference, track, data, pairs, place, watch, final=False)
     verification = judge_verification(claim, judgement)
@@ -139,15 +150,17 @@ def _run_and_judge(
     )
 
 
-def _keep_verdict(place: Place, entry: Entry, judgement: Judgement, kind: str, verification: Verification | None = None) -> Verdict:
+def _keep_verdict(
+    place: Place, entry: Entry, judgement: Judgement, kind: Literal["submit", "verify"], verification: Verification | None = None
+) -> Verdict:
     verdict = verdict_of(
         judgement,
         id=verdict_id(kind, judgement.entry_runs[0].nonce),
-        kind="verify" if verification else "submit",
+        kind=kind,
         decided_at=datetime.now(UTC),
         by=place.by,
         outcome=verification.outcome if verification else None,
-        note=verification.reason if verification else "",
+        note=f"{verification.reason}; {UNSANDBOXED}" if verification else "",
     )
     place.database.add_verdict(entry.id, verdict)
     return verdict

@@ -12,12 +12,14 @@ import ctypes
 import os
 import resource
 import select
+import signal
 import subprocess
 import sys
 import time
 
 import psutil
 
+PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 POLL_S = 0.05
 STOPPED = 75
@@ -31,10 +33,18 @@ def main(arguments: list[str]) -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1)
-    with subprocess.Popen(arguments[1:], stdin=subprocess.DEVNULL, start_new_session=True, close_fds=False) as child:
+    with subprocess.Popen(
+        arguments[1:], stdin=subprocess.DEVNULL, start_new_session=True, close_fds=False, preexec_fn=_die_with_supervisor
+    ) as child:
         status = _wait(child)
         _kill_all()
         return status
+
+
+def _die_with_supervisor() -> None:
+    """In the child, before the command: if somebody kills the supervisor, Linux kills the command too."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
 
 
 def _wait(child: subprocess.Popen[bytes]) -> int:

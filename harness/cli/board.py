@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,8 @@ def serve(port: int, out: Path, as_json: bool) -> None:
             print_json({"address": address})
         else:
             click.echo(f"{address} (Ctrl-C ends it)")
-        server.serve_forever()
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
 
 
 def write_site(database: Path, out: Path) -> SiteReport:

@@ -22,7 +22,7 @@ def doctor(as_json: bool) -> None:
     """Say what this machine can run, and what is missing. Exit code 4 where nothing can be trained."""
     checks = describe_machine(REPOSITORY)
     if as_json:
-        print_json([asdict(check) for check in checks])
+        print_json({"checks": [asdict(check) for check in checks]})
     else:
         table = Table("", "found", "to mend", box=None, pad_edge=False)
         for check in checks:

@@ -32,7 +32,7 @@ class OneLineErrors(click.Group):
         except (DataError, DatabaseError) as error:
             return _leave(context, one_line(str(error)), LACKS, error)
         except PermissionError as error:
-            return _leave(context, f"{error.filename}: not permitted; choose another folder or mend its rights", LACKS, error)
+            return _leave(context, f"{error.filename or 'this machine'}: not permitted; choose another folder", LACKS, error)
         except OSError as error:
             return _leave(context, one_line(f"{error.filename or 'this machine'}: {error.strerror or error}"), LACKS, error)
         except KeyboardInterrupt as error:
@@ -51,7 +51,12 @@ def _leave(context: click.Context, line: str, code: int, error: BaseException) -
 @click.version_option(package_name="speedrun")
 def main(debug: bool) -> None:
     """Race a small change against a frozen baseline, prove it, and publish it on a board that anyone can audit."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    for stop in (signal.SIGTERM, signal.SIGINT):  # SIGINT too: a shell starts background jobs with it ignored
+        signal.signal(stop, _interrupt)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 for command in (new, check, explain, run, submit, verify, calibrate, board, data, doctor):

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from harness.launch import REPOSITORY
-from harness.track import Track, load_track, track_names
+from harness.track import track_names
 from leaderboard.database import Database
 from leaderboard.merged import MergedDatabase
 
@@ -42,10 +42,6 @@ def database_option(command: AnyFunction) -> AnyFunction:
 
 def by_option(command: AnyFunction) -> AnyFunction:
     return click.option("--by", default=None, help="Who did it, for the record.  [default: git's user.name]")(command)
-
-
-def runnable_track(name: str) -> Track:
-    return load_track(name)
 
 
 def everything(database: Path = LOCAL) -> MergedDatabase:

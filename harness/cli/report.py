@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import fmean
 
 import click
@@ -19,8 +18,8 @@ from harness.submit import Judged
 from harness.track import load_track
 
 
-def print_judged(judged: Judged, page: Path) -> None:
-    """Baseline and entry side by side, the two verdicts in words, the parent's overhead, and the page to open."""
+def print_judged(judged: Judged) -> None:
+    """Reference and entry side by side, the two verdicts in words, and the parent's overhead."""
     console = Console()
     judgement, verdict = judged.judgement, judged.verdict
     table = Table(
@@ -33,7 +32,7 @@ def print_judged(judged: Judged, page: Path) -> None:
         "status",
         title=escape(f"{judged.entry.title} on {judged.entry.track}"),
     )
-    _row(table, "baseline", judgement.reference_runs, judged, None, "reference")
+    _row(table, judgement.reference_runs[0].submission, judgement.reference_runs, judged, None, "reference")
     _row(table, judged.entry.name, judgement.entry_runs, judged, verdict.superiority, judged.entry.status)
     console.print(table)
     console.print(_valid_words(verdict.validity))
@@ -44,7 +43,6 @@ def print_judged(judged: Judged, page: Path) -> None:
         if run.state == "void":
             console.print(f"[yellow]void[/] {run.id}: {escape(run.void_reason or '')}", highlight=False)
     console.print(_overhead_words(judgement))
-    click.echo(f"The page: {page}")
 
 
 def run_line(run: Run) -> None:

@@ -14,6 +14,7 @@ from harness.cli.data import prepare_with_bars
 from harness.cli.live import LiveRuns, baseline_curve, curve_comparison
 from harness.cli.options import (
     LOCAL,
+    SITE,
     SUBMISSIONS,
     by_option,
     database_option,
@@ -25,7 +26,7 @@ from harness.cli.options import (
 )
 from harness.cli.report import calibration_table, print_judged, run_line
 from harness.environment import read_environment
-from harness.errors import NotMet, UsageProblem, VoidRun
+from harness.errors import NotMet, VoidRun
 from harness.launch import REPOSITORY
 from harness.record import Verdict
 from harness.run import perform
@@ -83,13 +84,12 @@ def submit(
     """Check PATH, run it in turn with the baseline, judge it, write the entry, rebuild the board."""
     track = load_track(track_name)
     entry, reference = Submission.load(path), Submission.load(against)
-    require_checked(reference, track)
-    report = require_checked(entry, track)
+    beside, report = require_checked(reference, track), require_checked(entry, track)
     prepared = prepare_with_bars(track)
     pairs = pairs or track.pairs
-    place = Place(Database(database), LOCAL, signer(by))
+    place = Place(Database(database), everything(database), LOCAL, signer(by))
     with LiveRuns(track, 2 * pairs) as live:
-        judged = submit_entry(report, reference, track, prepared, pairs, place, live.watch)
+        judged = submit_entry(report, beside, track, prepared, pairs, place, live.watch)
     _finish(judged, database, as_json)
     _require(judged.verdict, require)
 
@@ -107,9 +107,9 @@ def verify(entry_id: str, pairs: int | None, database: Path, by: str | None, as_
     track = load_track(entry.track)
     prepared = prepare_with_bars(track)
     pairs = pairs or track.pairs
-    place = Place(Database(database), LOCAL, signer(by))
+    place = Place(Database(database), claims, LOCAL, signer(by))
     with tempfile.TemporaryDirectory(prefix="speedrun-") as scratch, LiveRuns(track, 2 * pairs) as live:
-        judged = verify_entry(entry, claims, track, prepared, pairs, place, live.watch, Path(scratch))
+        judged = verify_entry(entry, track, prepared, pairs, place, live.watch, Path(scratch))
     _finish(judged, database, as_json)
     assert judged.verification is not None
     if judged.verification.outcome != "reproduced":
@@ -129,23 +129,26 @@ def calibrate(track_name: str, seeds: int, pin: bool, database: Path, by: str | 
     baseline = require_checked(Submission.load(SUBMISSIONS / "baseline"), track)
     prepared = prepare_with_bars(track)
     with LiveRuns(track, seeds) as live:
-        outcome = calibrate_track(track, baseline, prepared, seeds, pin, Place(Database(database), LOCAL, signer(by)), live.watch)
+        place = Place(Database(database), everything(database), LOCAL, signer(by))
+        outcome = calibrate_track(track, baseline, prepared, seeds, pin, place, live.watch)
     if as_json:
         print_json(outcome.calibration.model_dump(mode="json"))
     else:
         calibration_table(outcome)
-        build_board(database)
+    build_board(database)
 
 
 def _finish(judged: Judged, database: Path, as_json: bool) -> None:
-    """The last thing that a person sees: the table and the page."""
-    page = (build_board(database) / entry_path(judged.entry)).resolve()
+    """The last thing that a person sees: the table, and then the page, whose building may fail without losing the table."""
+    page = (SITE / entry_path(judged.entry)).resolve()
     if as_json:
         print_json(_as_values(judged, page))
     else:
-        print_judged(judged, page)
-    finished = [run for run in judged.judgement.entry_runs if run.state == "finished"]
-    if not finished:
+        print_judged(judged)
+    build_board(database)
+    click.echo(f"The page: {page}", err=as_json)
+    undecided = judged.verification is None or judged.verification.outcome == "undecided"
+    if undecided and not any(run.state == "finished" for run in judged.judgement.entry_runs):
         void = judged.judgement.entry_runs[-1]
         raise VoidRun(f"every run of the entry is void: {void.void_reason}")
 
@@ -164,4 +167,4 @@ def _require(verdict: Verdict, wanted: str | None) -> None:
     if wanted and (part is None or part.verdict != wanted):
         raise NotMet(f"--require {wanted}: the verdict is {part.verdict if part else 'undecided'}")
     if wanted == "better" and (verdict.validity is None or verdict.validity.verdict != "valid"):
-        raise UsageProblem("--require better: the entry is not valid")
+        raise NotMet("--require better: the entry is not valid")

@@ -1,4 +1,4 @@
-"""Checks of a served model as a black box, on real held-out rows. A model that fails one gets no score."""
+"""Checks of a served model as a black box, hidden among the scored batches. A model that fails one gets no score."""
 
 from __future__ import annotations
 
@@ -12,48 +12,58 @@ TOLERANCE = 2e-3
 """Largest difference of two logits that rounding may explain; models of this class have logits within ±15."""
 
 
-def probe_model(server: ModelServer, rows: NDArray[np.uint16], rng: np.random.Generator) -> tuple[Probe, ...]:
-    """Four probes on rows (N, T+1), N at least max_rows: finite, deterministic, causal, independent of the rest of the batch."""
-    tokens = rows[: server.max_rows, :-1].astype(np.int64)
-    first = server.logits(tokens).copy()
-    again = server.logits(tokens).copy()
-    return (
-        _finite(first),
-        _agree("determinism", first, again, "the same batch twice"),
-        _causality(server, tokens, first, rng),
-        _batch_independence(server, tokens, first, rng),
-    )
+class Prober:
+    """Looks on while `score_held_out` scores, and asks again about batches that nobody can predict.
 
+    What a probe compares with are the very logits that were scored. Each probe has its own batch, drawn at random, so
+    the place of its requests among the others differs from run to run.
+    """
 
-def _finite(logits: NDArray[np.float32]) -> Probe:
-    bad = int((~np.isfinite(logits)).sum())
-    return Probe(name="finite_logits", passed=bad == 0, evidence=f"{bad} of {logits.size} logits are not finite")
+    def __init__(self, server: ModelServer, batches: int, rng: np.random.Generator) -> None:
+        self._server = server
+        self._rng = rng
+        kinds = (self._determinism, self._causality, self._batch_independence)
+        self._due = [(int(rng.integers(batches)), kind) for kind in kinds]
+        self._seen = self._not_finite = 0
+        self._probes: list[Probe] = []
 
+    def see(self, index: int, tokens: NDArray[np.int64], logits: NDArray[np.float32]) -> None:
+        """Called after batch `index` was scored: tokens (rows, length), logits (rows, length, vocab)."""
+        self._seen += logits.size
+        self._not_finite += int((~np.isfinite(logits)).sum())
+        due = [kind for batch, kind in self._due if batch == index]
+        if due:
+            scored = logits.copy()
+            for kind in due:
+                self._probes.append(kind(tokens, scored))
 
-def _causality(server: ModelServer, tokens: NDArray[np.int64], before: NDArray[np.float32], rng: np.random.Generator) -> Probe:
-    """Other tokens after a random position of each row must not move any logit up to it."""
-    changed = tokens.copy()
-    cuts = rng.integers(1, tokens.shape[1], size=len(tokens))
-    for row, cut in enumerate(cuts):
-        other = (row + 1) % len(tokens)
-        changed[row, cut:] = np.where(tokens[other, cut:] == tokens[row, cut:], tokens[row, cut - 1], tokens[other, cut:])
-    after = server.logits(changed)
-    past = np.arange(tokens.shape[1]) < cuts[:, None]
-    return _agree("causality", before[past], after[past], "logits before changed tokens")
+    def probes(self) -> tuple[Probe, ...]:
+        """The results, once every batch has been seen."""
+        evidence = f"{self._not_finite} of {self._seen} logits are not finite"
+        return (Probe(name="finite_logits", passed=self._not_finite == 0, evidence=evidence), *self._probes)
 
+    def _determinism(self, tokens: NDArray[np.int64], scored: NDArray[np.float32]) -> Probe:
+        return _agree("determinism", scored, self._server.logits(tokens), "the same batch twice")
 
-def _batch_independence(server: ModelServer, tokens: NDArray[np.int64], together: NDArray[np.float32], rng: np.random.Generator) -> Probe:
-    """A row alone, and in another company, must get the logits it got before."""
-    order = rng.permutation(len(tokens))
-    shuffled = server.logits(tokens[order]).copy()
-    row = int(rng.integers(len(tokens)))
-    alone = server.logits(tokens[row : row + 1])
-    return _agree(
-        "batch_independence",
-        np.concatenate([together[order], together[row : row + 1]]),
-        np.concatenate([shuffled, alone]),
-        "rows reordered and alone",
-    )
+    def _causality(self, tokens: NDArray[np.int64], scored: NDArray[np.float32]) -> Probe:
+        """Other tokens after a random position of each row must not move any logit up to it."""
+        changed = tokens.copy()
+        cuts = self._rng.integers(1, tokens.shape[1], size=len(tokens))
+        for row, cut in enumerate(cuts):
+            other = (row + 1) % len(tokens)
+            same = tokens[other, cut:] == tokens[row, cut:]
+            changed[row, cut:] = np.where(same, tokens[row, cut - 1], tokens[other, cut:])
+        past = np.arange(tokens.shape[1]) < cuts[:, None]
+        return _agree("causality", scored[past], self._server.logits(changed)[past], "logits before changed tokens")
+
+    def _batch_independence(self, tokens: NDArray[np.int64], scored: NDArray[np.float32]) -> Probe:
+        """A row alone, and in another order, must get the logits that were scored."""
+        order = self._rng.permutation(len(tokens))
+        shuffled = self._server.logits(tokens[order]).copy()
+        row = int(self._rng.integers(len(tokens)))
+        alone = self._server.logits(tokens[row : row + 1])
+        left, right = np.concatenate([scored[order], scored[row : row + 1]]), np.concatenate([shuffled, alone])
+        return _agree("batch_independence", left, right, "rows reordered and alone")
 
 
 def _agree(name: str, left: NDArray[np.float32], right: NDArray[np.float32], what: str) -> Probe:

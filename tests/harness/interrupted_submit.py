@@ -14,6 +14,7 @@ from harness.run import Watcher
 from harness.submit import Place, submit
 from harness.track import load_track
 from leaderboard.database import Database
+from leaderboard.merged import MergedDatabase
 from tests.harness.tiny_runs import tiny, write_tiny_submission
 
 
@@ -22,9 +23,10 @@ def main(prepared_folder: Path, work_folder: Path) -> None:
     data = open_data(track, prepared_folder.parent)
     entry = write_tiny_submission(work_folder / "mine", {})
     reference = write_tiny_submission(work_folder / "theirs", {})
-    place = Place(Database(work_folder / "db"), work_folder, "somebody")
+    database = Database(work_folder / "db")
+    place = Place(database, MergedDatabase([database]), work_folder, "somebody")
     watcher = Watcher(on_phase=lambda phase: print(phase, flush=True))
-    submit(CheckReport(entry, (), None), reference, tiny(track), data, 2, place, lambda planned, job: watcher)
+    submit(CheckReport(entry, (), None), CheckReport(reference, (), None), tiny(track), data, 2, place, lambda planned, job: watcher)
 
 
 if __name__ == "__main__":

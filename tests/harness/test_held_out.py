@@ -22,7 +22,7 @@ from baseline.recipe import load_recipe
 from harness.errors import VoidRun
 from harness.evaluate.held_out import score_held_out, token_losses
 from harness.evaluate.model_server import ModelServer, ServedModel, serve
-from harness.evaluate.probes import probe_model
+from harness.evaluate.probes import Prober
 from harness.launch import child_environment
 from harness.record import Probe
 from tests.harness.tiny_runs import write_tiny_submission
@@ -67,7 +67,13 @@ def served(folder: Path, forward: str | None = None, timeout_s: float = 60.0) ->
     submission = write_tiny_submission(folder / "mine", slots)
     write_weights(random_model(), folder / "weights.safetensors")
     model = ServedModel(folder / "config.json", submission.path, folder / "weights.safetensors", CONFIG.vocab_size)
-    settings = {"environment": child_environment(folder, 1), "scratch": folder, "console": folder / "console", "timeout_s": timeout_s}
+    settings = {
+        "environment": child_environment(folder, 1),
+        "scratch": folder,
+        "console": folder / "console",
+        "timeout_s": timeout_s,
+        "memory_bytes": 2**34,
+    }
     with serve(model, max_rows=8, length=32, **settings) as server:  # type: ignore[arg-type]
         yield server
 
@@ -131,14 +137,27 @@ def failed(probes: tuple[Probe, ...]) -> set[str]:
     return {probe.name for probe in probes if not probe.passed}
 
 
-def rng() -> np.random.Generator:
-    return np.random.default_rng(3)
+def probed(server: ModelServer, seed: int = 3) -> tuple[Probe, ...]:
+    """Score all rows with the probes hidden among the batches."""
+    prober = Prober(server, math.ceil(len(ROWS) / server.max_rows), np.random.default_rng(seed))
+    score_held_out(server, ROWS, TOKEN_BYTES, prober.see)
+    return prober.probes()
 
 
 def test_an_honest_model_passes_all_probes(server: ModelServer) -> None:
-    probes = probe_model(server, ROWS, rng())
+    probes = probed(server)
     assert failed(probes) == set()
     assert {probe.name for probe in probes} == ALL
+
+
+def test_a_model_that_looks_ahead_only_after_some_calls_is_still_caught(tmp_path: Path) -> None:
+    """It answers honestly as often as probes that came first would have asked. Where the real ones come, nobody knows."""
+    looks_ahead = (
+        "(setattr(self, 'calls', getattr(self, 'calls', 0) + 1), honest(tokens if self.calls < 4 else torch.roll(tokens, -1, 1)))[1]"
+    )
+    with served(tmp_path, f"return {looks_ahead}") as server:
+        caught = [not all(probe.passed for probe in probed(server, seed)) for seed in range(3)]
+    assert any(caught)
 
 
 CHEATS = {
@@ -162,13 +181,13 @@ def cheat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ModelServe
 def test_a_model_is_caught_that(answer: str, caught_by: set[str], cheat: tuple[ModelServer, Path]) -> None:
     server, file = cheat
     file.write_text(answer)
-    assert failed(probe_model(server, ROWS, rng())) == caught_by
+    assert failed(probed(server)) == caught_by
 
 
 def test_the_same_server_passes_when_it_answers_honestly(cheat: tuple[ModelServer, Path]) -> None:
     server, file = cheat
     file.write_text("honest(tokens)")
-    assert failed(probe_model(server, ROWS, rng())) == set()
+    assert failed(probed(server)) == set()
 
 
 # ---------------------------------------------------------------------- servers that fail
@@ -177,7 +196,7 @@ def test_the_same_server_passes_when_it_answers_honestly(cheat: tuple[ModelServe
 FAILURES = {
     "gives another shape": ("return honest(tokens)[:, :3]", "evaluation: the model's process ended: ValueError: the model returned"),
     "dies without a word": ("import os; os._exit(0)", "evaluation: the model's process ended: nothing was said"),
-    "says nothing": ("import time; time.sleep(600)", "evaluation: the model gave no answer within the track's limit"),
+    "says nothing": ("import time; time.sleep(600)", "evaluation: the model gave no answer within 5 s"),
 }
 
 

@@ -206,7 +206,7 @@ def test_a_killed_harness_takes_its_runs_with_it_and_leaves_a_readable_database(
         harness.send_signal(signal.SIGKILL)
     assert wait_until_none(work, within_s=10) == []
     database = Database(work / "db")
-    (entry,) = database.entries()
+    (entry,) = (entry for entry in database.entries() if entry.name == "mine")
     assert entry.status == "claimed"
     assert [(run.role, run.state) for run in database.runs(entry.id)] == [("reference", "finished")]
     assert database.curve(entry.id, database.runs(entry.id)[0].id).step == tuple(range(1, STEPS + 1))
