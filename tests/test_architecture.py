@@ -81,6 +81,13 @@ def test_the_training_process_needs_neither_package_that_holds_the_text() -> Non
     assert shown.strip() == "[]"
 
 
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_everything_that_a_document_links_to_is_there(document: str) -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", (ROOT / document).read_text())
+    assert links
+    assert [link for link in links if not link.startswith("https://") and not (ROOT / link).exists()] == []
+
+
 def test_the_readme_opens_with_the_two_commands() -> None:
     readme = (ROOT / "README.md").read_text()
     assert readme.index("make speedrun") < readme.index("make test") < readme.index("## Enter in five minutes")
