@@ -135,7 +135,7 @@ def _machine(environment: Environment, runs: list[Run]) -> Machine:
     peak = max((run.peak_memory_bytes for run in runs if run.peak_memory_bytes is not None), default=None)
     if peak is not None:
         facts.append(("Peak memory of a process", wording.size(peak)))
-    parameters = {run.parameters for run in runs if run.role == "entry" and run.parameters is not None}
+    parameters = {run.parameters for run in runs if run.role != "reference" and run.parameters is not None}
     if parameters:
         facts.append(("Parameters", wording.listed([wording.large(count) for count in sorted(parameters)])))
     return Machine(wording.count(len(runs), "run"), tuple(facts), tuple(sorted(environment.packages.items())))

@@ -82,7 +82,7 @@ def _entries(archive: Archive) -> Table:
 
 def _entry_row(placed: Placed) -> tuple[Value, ...]:
     entry, verdict = placed.dossier.entry, placed.dossier.headline
-    own = [run for run in placed.dossier.runs if run.role == "entry"]
+    own = [run for run in placed.dossier.runs if run.role != "reference"]
     validity = verdict.validity if verdict else None
     superiority = verdict.superiority if verdict else None
     cost = verdict.cost if verdict else None

@@ -163,7 +163,7 @@ def _score(value: float | None, metric: str) -> Amount:
 
 
 def _run_counts(dossier: Dossier) -> Amount:
-    own = [run for run in dossier.runs if run.role == "entry"]
+    own = [run for run in dossier.runs if run.role != "reference"]
     void = sum(run.state == "void" for run in own)
     return Amount(str(len(own) - void), f"and {void} void" if void else "", len(own) - void)
 

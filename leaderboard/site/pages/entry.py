@@ -123,7 +123,7 @@ def _context(archive: Archive, dossier: Dossier) -> EntryPage:
         diff_lines=entry.diff_lines,
         sources=tuple(_source(name, text, f"{folder}/submission/{name}.txt") for name, text in sources.items()),
         differences=_differences(archive.results.submission(parent.id), sources) if parent else (),
-        chart=losses([_line(archive, entry, run) for run in dossier.runs if run.role != "calibration" and run.at_s("go") is not None]),
+        chart=losses([_line(archive, entry, run) for run in dossier.runs if run.at_s("go") is not None]),
         runs=run_rows(entry, dossier.runs),
         phases=phase_rows(dossier.runs),
         machines=machines(dossier.runs),
@@ -189,7 +189,7 @@ def _differences(old: dict[str, str], new: dict[str, str]) -> tuple[SourceFile, 
 def _line(archive: Archive, entry: Entry, run: Run) -> LossLine:
     go_ns = next(event.at_ns for event in run.events if event.name == "go")
     curve = archive.results.curve(entry.id, run.id)
-    return LossLine(run.id, "entry" if run.role == "entry" else "reference", run.state == "void", go_ns, curve)
+    return LossLine(run.id, "reference" if run.role == "reference" else "entry", run.state == "void", go_ns, curve)
 
 
 def _files(dossier: Dossier, folder: str) -> tuple[Link, ...]:
