@@ -54,7 +54,12 @@ def test_an_untouched_copy_is_judged_and_not_called_better(submitted: tuple[Judg
 def test_every_run_is_kept_with_its_pair_its_seed_and_its_curve(submitted: tuple[Judged, Place, Submission, Submission]) -> None:
     judged, place, _, _ = submitted
     runs = place.database.runs(judged.entry.id)
-    assert [(run.role, run.pair, run.seed_index) for run in runs] == [("reference", 0, 0), ("entry", 0, 1), ("reference", 1, 2), ("entry", 1, 3)]
+    assert [(run.role, run.pair, run.seed_index) for run in runs] == [
+        ("reference", 0, 0),
+        ("entry", 0, 1),
+        ("reference", 1, 2),
+        ("entry", 1, 3),
+    ]
     assert len({run.seed for run in runs}) == 2 * PAIRS
     assert all(len(place.database.curve(judged.entry.id, run.id).step) == run.steps > 0 for run in runs)
 

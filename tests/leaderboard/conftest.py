@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -30,9 +31,18 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Database:
 
 
 @pytest.fixture(scope="session")
-def results(filled: Database) -> MergedDatabase:
-    """The samples over the committed database."""
-    return MergedDatabase([filled, Database(COMMITTED)])
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Database:
+    """The committed findings and history; not the committed records, which grow."""
+    root = tmp_path_factory.mktemp("archive") / "db"
+    for room in ("findings", "history"):
+        shutil.copytree(COMMITTED / room, root / room)
+    return Database(root)
+
+
+@pytest.fixture(scope="session")
+def results(filled: Database, archive: Database) -> MergedDatabase:
+    """The samples over the archive."""
+    return MergedDatabase([filled, archive])
 
 
 @pytest.fixture(scope="session")

@@ -7,14 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from leaderboard.database import Database
 from leaderboard.site.build import build_site
 from leaderboard.site.pages.rules import render as render_rules
 from tests.leaderboard import samples
 from tests.leaderboard.html_reader import read_page
 
 REPOSITORY = Path(__file__).parents[2]
-COMMITTED = Database(REPOSITORY / "leaderboard")
 
 
 def entry_page(results, name, track="gpt2"):
@@ -129,8 +127,8 @@ def test_the_first_page_shows_the_best_time_and_the_newest_changes(pages):
     assert "Too good on gpt2 flagged" in text
 
 
-def test_the_first_page_says_when_the_best_time_is_only_reported(tmp_path):
-    build_site(COMMITTED, samples.TRACKS, samples.RULES, tmp_path / "site")
+def test_the_first_page_says_when_the_best_time_is_only_reported(archive, tmp_path):
+    build_site(archive, samples.TRACKS, samples.RULES, tmp_path / "site")
     text = read_page(tmp_path / "site" / "index.html").text.replace("\u00a0", " ")
     assert "another board has accepted since is 1 h 39 min" in text
     assert "Nobody has repeated it here yet." in text

@@ -22,7 +22,6 @@ from tests.leaderboard import samples
 from tests.leaderboard.html_reader import broken_links, read_page
 
 REPOSITORY = Path(__file__).parents[2]
-COMMITTED = Database(REPOSITORY / "leaderboard")
 
 
 # ---------------------------------------------------------------------- all pages
@@ -129,14 +128,14 @@ def test_the_stylesheet_loads_nothing_and_moves_nothing(site):
 # ---------------------------------------------------------------------- the build itself
 
 
-def test_a_rebuild_elsewhere_is_the_same_byte_by_byte(site, filled, tmp_path):
+def test_a_rebuild_elsewhere_is_the_same_byte_by_byte(site, filled, archive, tmp_path):
     """In another process, with another time zone, hash seed and working folder."""
     code = (
         f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\n"
         "from pathlib import Path\n"
         "from leaderboard.database import Database\nfrom leaderboard.merged import MergedDatabase\n"
         "from leaderboard.site.build import build_site\nfrom tests.leaderboard import samples\n"
-        f"roots = [Database(Path({str(filled.root)!r})), Database(Path({str(COMMITTED.root)!r}))]\n"
+        f"roots = [Database(Path({str(filled.root)!r})), Database(Path({str(archive.root)!r}))]\n"
         f"build_site(MergedDatabase(roots), samples.TRACKS, samples.RULES, Path({str(tmp_path / 'again')!r}))\n"
     )
     env = {**os.environ, "TZ": "Pacific/Kiritimati", "PYTHONHASHSEED": "12345", "LC_ALL": "C"}
