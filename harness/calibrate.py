@@ -115,6 +115,8 @@ def pin_track(track: Track, calibration: Calibration, target: float, data: Prepa
             "val_rows_digest": f'"{data.val_rows_digest}"',
         },
     }
+    if data.origin and data.origin.shards_digest:
+        values["data"] |= {"shards_digest": f'"{data.origin.shards_digest}"', "revision": f'"{data.origin.revision}"'}
     text = path.read_text()
     for section, changes in values.items():
         text = set_fields(text, section, changes)

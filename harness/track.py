@@ -6,9 +6,9 @@ import hashlib
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from baseline.config import ConfigError, Dial, TrainConfig
 from baseline.config_types import value_problem
@@ -61,15 +61,39 @@ class Task(_Section):
 class Data(_Section):
     """What is trained on and scored on. A digest that is absent has not been measured yet: the track is provisional."""
 
-    corpus: Literal["docstrings", "climbmix"]
+    corpus: Literal["docstrings", "climbmix", "fineweb-edu"]
+    train_shards: Count | None = None
+    """The first shards of a public corpus are trained on, and its last one is held out. Absent for the embedded corpus."""
     vocab_size: Annotated[int, Field(ge=1, le=MAX_VOCAB_SIZE)]
     sequence_len: Count
     val_rows: Count
     """Rows of the validation split that are scored."""
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+    """Commit of the public corpus's repository; while absent, the newest at the first download."""
+    shards_digest: Sha256 | None = None
+    """Of names, sizes and SHA-256 of the public corpus's shards, as their lock file has them."""
     corpus_digest: Sha256 | None = None
     tokenizer_digest: Sha256 | None = None
     train_rows_digest: Sha256 | None = None
     val_rows_digest: Sha256 | None = None
+
+    @model_validator(mode="after")
+    def _shards_of_a_public_corpus(self) -> Self:
+        if self.is_public and self.train_shards is None:
+            raise ValueError(f"train_shards is missing: say how many shards of {self.corpus} are trained on")
+        if not self.is_public and (self.train_shards, self.revision, self.shards_digest) != (None, None, None):
+            raise ValueError("train_shards, revision and shards_digest belong to a public corpus: take them away")
+        return self
+
+    @property
+    def is_public(self) -> bool:
+        """Whether the text has to be downloaded or brought."""
+        return self.corpus != "docstrings"
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether every digest of the result is known."""
+        return None not in (self.corpus_digest, self.tokenizer_digest, self.train_rows_digest, self.val_rows_digest)
 
 
 class Target(_Section):

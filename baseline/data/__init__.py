@@ -1,9 +1,9 @@
 """From documents to packed rows of tokens: preparation off the clock, and the reader that the trainer uses on it.
 
     docstrings               the embedded corpus, as shards
-    download, hub, lockfile  public shards, from the hub or from a folder, verified
+    download, hub, lockfile  public shards, from the hub or from a folder, verified; space: that the disk has room for them
     shards                   their documents in one global order
-    tokenizer                byte-pair encoding, trained on the training split
+    tokenizer, encoding      byte-pair encoding, trained on the training split; text to token ids, fast
     pieces, packing          documents to token ids, token ids to rows without padding
     prepare                  shards to tokenizer and rows
     manifest, integrity      what a prepared folder is, and the check that it still is

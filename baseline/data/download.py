@@ -7,7 +7,6 @@ shards that were under way.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,8 @@ from baseline.data.hub import fetch_all, look_up
 from baseline.data.lockfile import LockedShard, ShardLock, measured
 from baseline.data.progress import Progress, Tally, silent
 from baseline.data.shards import Shard, ShardSplit
+from baseline.data.space import require_space
 
-FREE_MARGIN_BYTES = 1 << 30
-"""Left free on the disk beyond what the download needs."""
 LOCK_FILE = "shards.lock.json"
 
 
@@ -42,9 +40,18 @@ class PublicDataset:
             raise DataError(f"train_shards = {train_shards}: {self.repository} has 1 to {self.last_index} shards for training")
         return [self.shard_name.format(index=index) for index in (*range(train_shards), self.last_index)]
 
+    @property
+    def last_name(self) -> str:
+        """The validation shard. A folder that holds a file of this name is taken for one with the dataset's shards."""
+        return self.shard_name.format(index=self.last_index)
 
-CLIMBMIX = PublicDataset("karpathy/climbmix-400b-shuffle", "shard_{index:05d}.parquet", 6542)
-"""NVIDIA's ClimbMix as text, shuffled: about 250 million characters and 100 MB a shard, row groups of 1,024 documents."""
+
+DATASETS = {
+    "climbmix": PublicDataset("karpathy/climbmix-400b-shuffle", "shard_{index:05d}.parquet", 6542),
+    "fineweb-edu": PublicDataset("karpathy/fineweb-edu-100b-shuffle", "shard_{index:05d}.parquet", 1822),
+}
+"""NVIDIA's ClimbMix and the 100-billion-token sample of FineWeb-Edu, as shuffled text: about 250 million characters and 100 MB a shard,
+row groups of 1,024 documents. nanochat trains on the first and trained on the second before."""
 
 
 def download(dataset: PublicDataset, folder: Path, train_shards: int, *, workers: int = 4, progress: Progress = silent) -> ShardSplit:
@@ -65,7 +72,7 @@ def download(dataset: PublicDataset, folder: Path, train_shards: int, *, workers
             lock = _learn(dataset, folder, lock, missing)
         if missing:
             needed = sum(lock.shards[name].size for name in missing)
-            _require_space(folder, needed)
+            require_space(folder, needed, "the missing shards")
             fetch_all(lock, folder, missing, workers, Tally("download", needed, progress))
     return _split(folder, names, lock)
 
@@ -86,7 +93,7 @@ def bring(dataset: PublicDataset, folder: Path, train_shards: int, source: Path,
         lock = lock.extended(found, None)
         lock.write(folder / LOCK_FILE)
         missing = _missing(folder, names, lock, progress)
-        _require_space(folder, sum(lock.shards[name].size for name in missing))
+        require_space(folder, sum(lock.shards[name].size for name in missing), "the missing shards")
         tally = Tally("download", sum(lock.shards[name].size for name in missing), progress)
         for name in missing:
             _copy(source / name, folder / name, lock.shards[name], tally)
@@ -97,9 +104,13 @@ def bring(dataset: PublicDataset, folder: Path, train_shards: int, source: Path,
 
 
 def _learn(dataset: PublicDataset, folder: Path, lock: ShardLock, names: Sequence[str]) -> ShardLock:
-    """The lock with what the hub says of these shards, written to the lock file."""
+    """The lock with what the hub says of these shards, written to the lock file.
+
+    Shards that are locked as a folder had them are asked for too: a lock with a revision has nothing that the hub has not confirmed.
+    """
+    asked = names if lock.revision else sorted({*names, *lock.shards})
     try:
-        found, revision = look_up(dataset.repository, lock.revision or dataset.revision, names)
+        found, revision = look_up(dataset.repository, lock.revision or dataset.revision, asked)
     except ConnectionError as error:
         raise DataError(
             f"{folder} is not complete: {_list(names)} of {dataset.repository} are missing or not locked, "
@@ -117,15 +128,6 @@ def _missing(folder: Path, names: Sequence[str], lock: ShardLock, progress: Prog
     for name in missing:
         (folder / name).unlink(missing_ok=True)
     return missing
-
-
-def _require_space(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed + FREE_MARGIN_BYTES:
-        raise DataError(
-            f"{folder} has {free / 1e9:.1f} GB free, and the missing shards need {(needed + FREE_MARGIN_BYTES) / 1e9:.1f} GB: "
-            "free some space, or choose a folder on another disk"
-        )
 
 
 def _split(folder: Path, names: Sequence[str], lock: ShardLock) -> ShardSplit:

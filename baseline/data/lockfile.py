@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from baseline.data.durable import read_sealed, sha256_of, write_sealed
+from baseline.data.durable import read_sealed, seal, sha256_of, write_sealed
 from baseline.data.errors import DataError
 from baseline.data.progress import Tally
 
@@ -51,6 +51,10 @@ class ShardLock:
                     f"{name} is not the file that is locked (SHA-256 {self.shards[name].sha256[:12]}…, found {shard.sha256[:12]}…)"
                 )
         return replace(self, revision=self.revision or revision, shards={**self.shards, **found})
+
+    def digest_of(self, names: Sequence[str]) -> str:
+        """SHA-256 of what these shards are, names, sizes and digests: what a track pins. Raises KeyError for one that is not locked."""
+        return seal({name: asdict(self.shards[name]) for name in sorted(names)})[0]
 
     def holds(self, folder: Path, name: str, tally: Tally) -> bool:
         """Whether `folder` has the shard, byte for byte."""

@@ -10,15 +10,20 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from baseline.data.errors import DataError
 
 SUFFIXES = (".parquet", ".jsonl", ".txt")
 DOCUMENTS_PER_BATCH = 1024
+TEXT_TYPES = (pa.string(), pa.large_string(), pa.null())
+"""Of a parquet column; one without any value may have been written without a type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +51,30 @@ class ShardSplit:
 class DocumentBatch:
     """Documents that follow one another, and how many bytes of the shard were consumed for them (the sum over a shard is its size)."""
 
-    texts: list[str]
+    column: pa.LargeStringArray
+    """The documents, none of them null, all of them valid UTF-8."""
     source_bytes: int
+
+    @property
+    def texts(self) -> list[str]:
+        """The documents as Python strings."""
+        texts: list[str] = self.column.to_pylist()
+        return texts
+
+    def utf8(self) -> Utf8Batch:
+        """The documents' bytes, without a copy."""
+        offsets = np.frombuffer(self.column.buffers()[1], dtype=np.int64)[self.column.offset :][: len(self.column) + 1]
+        data = self.column.buffers()[2]
+        return Utf8Batch(data if data is not None else pa.py_buffer(b""), offsets)
+
+
+@dataclass(frozen=True, slots=True)
+class Utf8Batch:
+    """Documents as they lie in memory: document i is data[offsets[i] : offsets[i + 1]]."""
+
+    data: pa.Buffer
+    offsets: NDArray[np.int64]
+    """(documents + 1,), never decreasing; the first need not be 0."""
 
 
 class TextDigest:
@@ -58,12 +85,19 @@ class TextDigest:
         self.documents = 0
         self.bytes = 0
 
-    def update(self, text: str) -> None:
-        data = text.encode()
+    def update(self, text: str | memoryview) -> None:
+        """Add one document: a string, or its UTF-8 bytes."""
+        data = text.encode() if isinstance(text, str) else text
         self._sha256.update(len(data).to_bytes(8, "little"))
         self._sha256.update(data)
         self.documents += 1
         self.bytes += len(data)
+
+    def update_all(self, batch: Utf8Batch) -> None:
+        """Add the documents of a batch, in order."""
+        data = memoryview(batch.data)
+        for start, end in pairwise(batch.offsets.tolist()):
+            self.update(data[start:end])
 
     def hexdigest(self) -> str:
         return self._sha256.hexdigest()
@@ -107,17 +141,25 @@ def _read_parquet(shard: Shard) -> Iterator[DocumentBatch]:
         if "text" not in file.schema_arrow.names:
             raise DataError(f"{shard.path} has no column `text`; it has {', '.join(file.schema_arrow.names)}")
         rows, reported = 0, 0
-        for batch in file.iter_batches(DOCUMENTS_PER_BATCH, columns=["text"]):
-            texts = batch.column(0).to_pylist()
-            for offset, text in enumerate(texts):
-                if not isinstance(text, str):
-                    raise DataError(f"{shard.path}: row {rows + offset} has no text in column `text`. Remove the row")
-            rows += len(texts)
+        kind = file.schema_arrow.field("text").type
+        if kind not in TEXT_TYPES:
+            raise DataError(f"{shard.path}: column `text` holds {kind}, not text. Write it as strings")
+        for batch in file.iter_batches(DOCUMENTS_PER_BATCH, columns=["text"], use_threads=False):
+            column = batch.column(0).cast(pa.large_string())
+            if column.null_count:
+                row = rows + column.is_null().index(True).as_py()
+                raise DataError(f"{shard.path}: row {row} has no text in column `text`. Remove the row")
+            column.validate(full=True)  # the file format does not promise that its strings are UTF-8
+            rows += len(column)
             reached = shard.size * rows // file.metadata.num_rows
-            yield DocumentBatch(texts, reached - reported)
+            yield DocumentBatch(column, reached - reported)
             reported = reached
     if reported < shard.size:
-        yield DocumentBatch([], shard.size - reported)
+        yield _batch([], shard.size - reported)
+
+
+def _batch(texts: list[str], source_bytes: int) -> DocumentBatch:
+    return DocumentBatch(pa.array(texts, pa.large_string()), source_bytes)
 
 
 def _read_jsonl(shard: Shard) -> Iterator[DocumentBatch]:
@@ -129,9 +171,9 @@ def _read_jsonl(shard: Shard) -> Iterator[DocumentBatch]:
             if line.strip():
                 texts.append(_text_of_line(shard.path, number, line))
             if len(texts) == DOCUMENTS_PER_BATCH:
-                yield DocumentBatch(texts, consumed)
+                yield _batch(texts, consumed)
                 texts, consumed = [], 0
-    yield DocumentBatch(texts, consumed)
+    yield _batch(texts, consumed)
 
 
 def _text_of_line(path: Path, number: int, line: bytes) -> str:
@@ -147,4 +189,4 @@ def _text_of_line(path: Path, number: int, line: bytes) -> str:
 
 
 def _read_txt(shard: Shard) -> Iterator[DocumentBatch]:
-    yield DocumentBatch([shard.path.read_bytes().decode()], shard.size)
+    yield _batch([shard.path.read_bytes().decode()], shard.size)

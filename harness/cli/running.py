@@ -52,7 +52,7 @@ def run(path: Path, track_name: str, as_json: bool) -> None:
     track = load_track(track_name)
     submission = Submission.load(path)
     require_checked(submission, track)
-    series = Series(track, prepare_with_bars(track), read_environment(REPOSITORY), draw_nonce(), LOCAL)
+    series = Series(track, prepare_with_bars(track, recorded=False), read_environment(REPOSITORY), draw_nonce(), LOCAL)
     planned = Planned(submission, "entry", None, 0)
     baseline = baseline_curve(everything(), track)
     with LiveRuns(track, 1, baseline) as live:

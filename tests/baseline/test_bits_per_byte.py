@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from baseline.data.bits_per_byte import ByteLoss, byte_loss
 
@@ -39,6 +41,19 @@ def test_sums_of_parts_are_the_sum_of_the_whole() -> None:
     parts = [byte_loss(losses[i : i + 100], targets[i : i + 100], TOKEN_BYTES) for i in range(0, 1000, 100)]
     whole = byte_loss(losses, targets, TOKEN_BYTES)
     assert sum(parts, ByteLoss()).bits_per_byte == pytest.approx(whole.bits_per_byte, rel=1e-12)
+
+
+@given(rows_per_batch=st.integers(1, 24), world=st.integers(1, 8))
+def test_a_fixed_set_of_rows_scores_the_same_in_any_batches_on_any_ranks(rows_per_batch: int, world: int) -> None:
+    rng = np.random.default_rng(1)
+    losses, targets = rng.random((24, 8)), rng.integers(0, 4, (24, 8))
+    ranks = [ByteLoss()] * world
+    for batch, start in enumerate(range(0, 24, rows_per_batch)):
+        part = slice(start, start + rows_per_batch)
+        ranks[batch % world] += byte_loss(losses[part], targets[part], TOKEN_BYTES)
+    whole, total = byte_loss(losses, targets, TOKEN_BYTES), sum(ranks, ByteLoss())
+    assert (total.tokens, total.bytes) == (whole.tokens, whole.bytes)
+    assert total.bits_per_byte == pytest.approx(whole.bits_per_byte, rel=1e-12)
 
 
 def test_half_precision_losses_are_summed_in_double() -> None:

@@ -22,7 +22,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from baseline.data.download import LOCK_FILE, PublicDataset, bring, download
+from baseline.data.download import DATASETS, LOCK_FILE, PublicDataset, bring, download
 from baseline.data.durable import read_sealed, write_sealed
 from baseline.data.errors import DataError
 from baseline.data.lockfile import LockedShard, ShardLock
@@ -263,6 +263,13 @@ class TestDownload:
             download(DATASET, tmp_path, train_shards)
 
 
+@pytest.mark.parametrize(("corpus", "last"), [("climbmix", "shard_06542.parquet"), ("fineweb-edu", "shard_01822.parquet")])
+def test_the_public_datasets_hold_out_their_last_shard(corpus: str, last: str) -> None:
+    dataset = DATASETS[corpus]
+    assert dataset.names(2) == ["shard_00000.parquet", "shard_00001.parquet", last]
+    assert dataset.last_name == last
+
+
 class TestBring:
     @pytest.fixture
     def stick(self, tmp_path: Path) -> Path:
@@ -302,6 +309,21 @@ class TestBring:
         bring(DATASET, target, 2, stick)
         (target / NAMES[0]).unlink()
         assert "shard_00000.parquet is not the file that is locked" in run_client(hub.url, target)[-1]
+
+    def test_what_was_locked_from_a_folder_is_confirmed_as_soon_as_the_hub_is_asked_for_anything(
+        self, stick: Path, hub: Hub, tmp_path: Path
+    ) -> None:
+        target = tmp_path / "shards"
+        bring(DATASET, target, 1, stick)
+        assert "shard_00000.parquet is not the file that is locked" in run_client(hub.url, target, train_shards=2)[-1]
+
+    def test_the_digest_of_a_lock_is_that_of_the_shards_asked_for(self, stick: Path) -> None:
+        bring(DATASET, stick, 2, stick)
+        lock = ShardLock.read(stick / LOCK_FILE, DATASET.repository)
+        assert lock.digest_of(NAMES) == lock.digest_of(NAMES[::-1]) != lock.digest_of(NAMES[1:])
+        changed = ShardLock(lock.repository, COMMIT, {**lock.shards, NAMES[0]: LockedShard(1, "0" * 64)})
+        assert changed.digest_of(NAMES) != lock.digest_of(NAMES)
+        assert changed.digest_of(NAMES[1:]) == lock.digest_of(NAMES[1:])
 
     def test_a_damaged_lock_file_is_named(self, stick: Path, tmp_path: Path) -> None:
         bring(DATASET, stick, 2, stick)

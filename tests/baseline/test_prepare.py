@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from baseline.data.errors import DataError
@@ -56,6 +57,20 @@ def reference(source: ShardSplit, tmp_path_factory: pytest.TempPathFactory) -> P
 
 def outputs(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in OUTPUTS}
+
+
+def start_preparing(source: ShardSplit, out: Path, workers: int) -> subprocess.Popen[bytes]:
+    """`prepare` in a process of its own, which prints its progress."""
+    program = f"""
+from pathlib import Path
+from baseline.data.manifest import DataSettings
+from baseline.data.prepare import prepare
+from baseline.data.shards import split_folder
+prepare(split_folder(Path({str(source.val[0].path.parent)!r})), Path({str(out)!r}), {SETTINGS!r}, workers={workers},
+        progress=lambda stage, done, total: print(stage, done, flush=True))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE)
 
 
 def texts_of(source: ShardSplit) -> list[str]:
@@ -140,21 +155,15 @@ class TestSecondCall:
 
 
 class TestInterruption:
-    def test_killed_at_random_moments_it_ends_with_the_same_bytes(self, source: ShardSplit, reference: Prepared, tmp_path: Path) -> None:
-        program = f"""
-from pathlib import Path
-from baseline.data.manifest import DataSettings
-from baseline.data.prepare import prepare
-from baseline.data.shards import split_folder
-prepare(split_folder(Path({str(source.val[0].path.parent)!r})), Path({str(tmp_path)!r}), {SETTINGS!r}, workers=2,
-        progress=lambda stage, done, total: print(stage, done, flush=True))
-"""
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-        rng = random.Random(1)
-        for attempt in range(8):
-            child = subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE)
+    @pytest.mark.parametrize("workers", [1, 2, 4])
+    def test_killed_at_random_moments_it_ends_with_the_same_bytes(
+        self, source: ShardSplit, reference: Prepared, tmp_path: Path, workers: int
+    ) -> None:
+        rng = random.Random(workers)
+        for attempt in range(2):
+            child = start_preparing(source, tmp_path, workers)
             assert child.stdout is not None
-            for _ in range(rng.randint(1, 4 + 3 * attempt)):
+            for _ in range(rng.randint(1, 4 + 12 * attempt)):
                 child.stdout.readline()
             time.sleep(rng.random() * 0.01)
             child.send_signal(signal.SIGKILL)
@@ -164,6 +173,21 @@ prepare(split_folder(Path({str(source.val[0].path.parent)!r})), Path({str(tmp_pa
         assert outputs(tmp_path) == outputs(reference.folder)
         assert not (tmp_path / "unfinished").exists()
 
+    def test_workers_end_with_their_killed_parent(self, source: ShardSplit, tmp_path: Path) -> None:
+        child = start_preparing(source, tmp_path, workers=2)
+        assert child.stdout is not None
+        while not child.stdout.readline().startswith(b"tokenize"):
+            pass
+        workers: list[psutil.Process] = []
+        while not workers and child.poll() is None:
+            workers = [process for process in psutil.Process(child.pid).children() if "spawn_main" in " ".join(process.cmdline())]
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+        _, alive = psutil.wait_procs(workers, timeout=20)
+        assert workers
+        assert alive == []
+
     def test_finished_pieces_are_reused_and_half_finished_ones_are_not(
         self, source: ShardSplit, reference: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -171,17 +195,17 @@ prepare(split_folder(Path({str(source.val[0].path.parent)!r})), Path({str(tmp_pa
             patch.setattr("baseline.data.prepare._pack", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 prepare(source, tmp_path, SETTINGS)
-        pieces = sorted((tmp_path / "unfinished").glob("*.tokens"))
+        pieces = sorted((tmp_path / "unfinished").glob("*/tokens"))
         assert len(pieces) == 5
         pieces[2].write_bytes(pieces[2].read_bytes()[:-2])
-        times = {path.name: path.stat().st_mtime_ns for path in pieces}
+        times = {path: path.stat().st_mtime_ns for path in pieces}
 
         with monkeypatch.context() as patch:
             patch.setattr("baseline.data.prepare._pack", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 prepare(source, tmp_path, SETTINGS)
-        rewritten = [path.name for path in pieces if path.stat().st_mtime_ns != times[path.name]]
-        assert rewritten == [pieces[2].name]
+        rewritten = [path for path in pieces if path.stat().st_mtime_ns != times[path]]
+        assert rewritten == [pieces[2]]
 
         prepare(source, tmp_path, SETTINGS)
         assert outputs(tmp_path) == outputs(reference.folder)
@@ -205,17 +229,18 @@ prepare(split_folder(Path({str(source.val[0].path.parent)!r})), Path({str(tmp_pa
             prepare(split_folder(tmp_path), tmp_path / "out", SETTINGS, workers=2)
 
     def test_two_at_once_make_one_preparation(self, source: ShardSplit, reference: Prepared, tmp_path: Path) -> None:
-        program = f"""
-from pathlib import Path
-from baseline.data.manifest import DataSettings
-from baseline.data.prepare import prepare
-from baseline.data.shards import split_folder
-prepare(split_folder(Path({str(source.val[0].path.parent)!r})), Path({str(tmp_path)!r}), {SETTINGS!r})
-"""
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-        children = [subprocess.Popen([sys.executable, "-c", program], env=environment) for _ in range(2)]
-        assert [child.wait() for child in children] == [0, 0]
+        children = [start_preparing(source, tmp_path, workers=1) for _ in range(2)]
+        for child in children:
+            child.communicate()
+        assert [child.returncode for child in children] == [0, 0]
         assert outputs(tmp_path) == outputs(reference.folder)
+
+    def test_a_disk_that_is_too_small_is_refused_before_the_work(
+        self, source: ShardSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("baseline.data.prepare.WRITTEN_PER_SHARD_BYTE", 1e12)
+        with pytest.raises(DataError, match=r"GB free, and token ids and rows need \d+\.\d GB"):
+            prepare(source, tmp_path, SETTINGS)
 
 
 class TestRefusals:

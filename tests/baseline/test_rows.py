@@ -53,6 +53,20 @@ def test_ranks_and_micro_steps_together_read_the_next_rows_of_the_order(
     assert read == reading_order(size, epochs)[cursor : cursor + batch_rows]
 
 
+@pytest.mark.parametrize("world", range(1, 9))
+@pytest.mark.parametrize("accumulation", range(1, 9))
+def test_three_steps_hand_out_the_order_one_row_at_a_time(world: int, accumulation: int) -> None:
+    file, rows, steps = row_file(23), 2, 3
+    upcoming = iter(reading_order(23, epochs=1 + steps * world * accumulation * rows // 23))
+    readers = [RowReader(file, rank, world, CPU) for rank in range(world)]
+    for step in range(steps):
+        for micro in range(accumulation):
+            for reader in readers:
+                expected = [next(upcoming) for _ in range(rows)]
+                inputs, _ = reader.batch(step * world * accumulation * rows, micro, rows)
+                assert inputs[:, 0].tolist() == expected
+
+
 def test_the_order_within_a_batch_is_micro_step_then_rank_then_row() -> None:
     assert [list(positions(100, micro, rank, 2, 3)) for micro in range(2) for rank in range(2)] == [
         [100, 101, 102],
