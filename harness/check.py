@@ -1,7 +1,7 @@
 """`speedrun check` and `speedrun explain`: everything that can be said of a submission without training it.
 
-First the static rules, which execute nothing. Only a submission that keeps them is loaded, in a child process that can
-write to its own scratch folder and has a time limit; what that child says is shown, and never counts.
+First the static rules, which execute nothing. Only a submission that keeps them is loaded, in a child process with a
+sandbox and a time limit; what that child says is shown, and never counts.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from pydantic import ValidationError
 
 from harness.difference import SlotDifference, diff_lines, differences
 from harness.errors import MachineLacks, RuleViolation, SpeedrunError, UsageProblem, one_line
-from harness.launch import SupervisedProcess, child_environment, last_words, wait_until_stopped
+from harness.launch import SupervisedProcess, child_environment, last_words, private_folders, wait_until_stopped
 from harness.record import Component, Document, Finite, SlotName
 from harness.rules import RuleFinding, check_rules
+from harness.sandbox.available import chosen
+from harness.sandbox.surroundings import make_policy
 from harness.submission import BASELINE, Submission, stage
 from harness.track import Track
 
@@ -114,19 +116,22 @@ def check(submission: Submission, track: Track, timeout_s: float = INSPECTION_TI
 
 def _inspect(submission: Submission, track: Track, timeout_s: float) -> Inspection:
     """Run `baseline.inspection` on the bytes that were hashed."""
-    with tempfile.TemporaryDirectory(prefix="speedrun-check-") as folder:
-        scratch = Path(folder)
-        config, report, console = scratch / "config.json", scratch / "report.json", scratch / "console.log"
+    with tempfile.TemporaryDirectory(prefix=f"speedrun-{os.getpid()}-check-") as folder:
+        scratch, out = Path(folder), Path(folder, "out")
+        config, report, console = scratch / "config.json", out / "report.json", scratch / "console.log"
         config.write_text(json.dumps(track.base_config().to_dict()))
+        out.mkdir()
+        staged = stage(submission, scratch / "submission")
         command = [sys.executable, "-m", "baseline.inspection", "--config-json", str(config), "--json-out", str(report)]
-        command += ["--submission", str(stage(submission, scratch / "submission")), "--tolerance", str(track.limits.op_tolerance)]
+        command += ["--submission", str(staged), "--tolerance", str(track.limits.op_tolerance)]
         command += ["--processes", str(track.launch.processes)]
         for depth in range(*_inclusive(submission.depths)):
             command += ["--depth", str(depth)]
         # The track's machine may have more cores than this one; threads beyond the cores only wait for each other.
         threads = min(track.launch.threads_per_process, os.cpu_count() or 1)
         environment = child_environment(scratch, threads)
-        with SupervisedProcess(command, environment, console, track.limits.scratch_bytes, scratch) as child:
+        sandbox = make_policy(chosen(), readable=[config, staged], writable=[*private_folders(scratch), out])
+        with SupervisedProcess(command, environment, console, track.limits.scratch_bytes, scratch, sandbox=sandbox) as child:
             status = wait_until_stopped(child, timeout_s)
         if status is None:
             raise RuleViolation(f"trying it out took over {timeout_s:g} s", where=str(submission.path), mend="look for an endless loop")

@@ -5,7 +5,6 @@ Nothing here imports torch: the harness asks installed packages for their metada
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
 import platform
@@ -22,6 +21,8 @@ from typing import Literal
 import psutil
 
 from harness.record import Environment
+from harness.sandbox import landlock
+from harness.sandbox.available import FORCED_BY, chosen, shortcoming
 
 TIMED_PACKAGES = (
     "torch",
@@ -46,9 +47,6 @@ NANO_MEMORY_BYTES = 2 * GIB
 GPT2_DISK_BYTES = 40 * GIB
 """170 ClimbMix shards of about 100 MB, as much again for their packed tokens, and room for checkpoints."""
 COMMAND_TIMEOUT_S = 20
-LANDLOCK_CREATE_RULESET = 444
-"""Number of the system call on every architecture (Linux 5.13 and later)."""
-LANDLOCK_CREATE_RULESET_VERSION = 1
 
 State = Literal["ok", "missing", "limited"]
 
@@ -90,8 +88,7 @@ def describe_machine(repo_root: Path) -> list[Check]:
         _torch_check(installed_versions(["torch"]).get("torch")),
         _gpu_check(accelerators()),
         _triton_check(installed_versions(["triton"]).get("triton")),
-        _namespaces_check(user_namespaces_obstacle()),
-        _landlock_check(landlock_abi()),
+        _sandbox_check(),
     ]
 
 
@@ -137,30 +134,6 @@ def git_dirty(repo_root: Path) -> bool | None:
     if _git(repo_root, "rev-parse", "HEAD") is None:
         return None
     return bool(_git(repo_root, "status", "--porcelain", "--untracked-files=no"))
-
-
-def landlock_abi() -> int:
-    """Version of Landlock's interface in this kernel; 0 where it has none or has it turned off. Asking restricts nothing."""
-    if sys.platform != "linux":
-        return 0
-    system_call = ctypes.CDLL(None).syscall
-    return max(int(system_call(LANDLOCK_CREATE_RULESET, None, 0, LANDLOCK_CREATE_RULESET_VERSION)), 0)
-
-
-def user_namespaces_obstacle(proc: Path = Path("/proc")) -> str | None:
-    """Why an ordinary user cannot create user namespaces, in words; None if /proc names no obstacle."""
-    if not (proc / "self/ns/user").exists():
-        return "this kernel has no user namespaces"
-    obstacles = {
-        "user.max_user_namespaces": "0",
-        "kernel.unprivileged_userns_clone": "0",
-        "kernel.apparmor_restrict_unprivileged_userns": "1",
-    }
-    for name, value in obstacles.items():
-        setting = proc / "sys" / name.replace(".", "/", 1)
-        if setting.is_file() and setting.read_text().strip() == value:
-            return f"{name} = {value}"
-    return None
 
 
 def _accelerator(line: str) -> str:
@@ -227,13 +200,15 @@ def _triton_check(version: str | None) -> Check:
     return Check("triton", "missing", "not installed", "torch's CUDA builds bring it; without it no Triton kernel runs")
 
 
-def _namespaces_check(obstacle: str | None) -> Check:
-    if obstacle is None:
-        return Check("user namespaces", "ok", "available")
-    return Check("user namespaces", "limited", obstacle, "the sandbox falls back to Landlock; an administrator can change the setting")
-
-
-def _landlock_check(abi: int) -> Check:
-    if abi:
-        return Check("landlock", "ok", f"ABI {abi}")
-    return Check("landlock", "missing", "not in this kernel", "needs Linux 5.13 or later with landlock among its security modules")
+def _sandbox_check() -> Check:
+    """What would be in force in a run now; every stronger sandbox has been tried, and is named with its obstacle."""
+    mode = chosen()
+    if mode == "namespaces":
+        top = f"with Landlock ABI {landlock.abi()}" if landlock.abi() else "without Landlock, which this kernel lacks"
+        return Check("sandbox", "ok", f"namespaces, {top}")
+    mend = "an administrator can allow user namespaces" if sys.platform == "linux" else "use Linux"
+    if FORCED_BY in os.environ:
+        mend = f"unset {FORCED_BY}"
+    if mode == "none":
+        mend += "; until then run only code that you have read: such runs cannot reproduce a claim"
+    return Check("sandbox", "limited" if mode == "landlock" else "missing", f"{mode}; {shortcoming(mode)}", mend)

@@ -14,30 +14,33 @@ from typing import IO
 
 import psutil
 
+from harness.sandbox.policy import UNCONFINED, Policy
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 STOP_TIMEOUT_S = 10.0
 LAST_WORDS_BYTES = 8192
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "VIRTUAL_ENV")
 """Variables of the caller's environment that a run sees; everything else is set here or absent."""
+PRIVATE_FOLDERS = {
+    "HOME": "home",
+    "TMPDIR": "tmp",
+    "XDG_CACHE_HOME": "cache",
+    "TORCHINDUCTOR_CACHE_DIR": "cache/inductor",
+    "TRITON_CACHE_DIR": "cache/triton",
+}
+"""Variable -> folder below a run's scratch folder."""
 
 
 def child_environment(scratch: Path, threads: int) -> dict[str, str]:
     """The whole environment of a run: private home, caches and temporary folder, fixed threads, loopback only."""
     passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    folders = {
-        "HOME": "home",
-        "TMPDIR": "tmp",
-        "XDG_CACHE_HOME": "cache",
-        "TORCHINDUCTOR_CACHE_DIR": "cache/inductor",
-        "TRITON_CACHE_DIR": "cache/triton",
-    }
-    for folder in folders.values():
-        (scratch / folder).mkdir(parents=True, exist_ok=True)
+    for folder in private_folders(scratch):
+        folder.mkdir(parents=True, exist_ok=True)
     interface = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
     return {
         **passed,
-        **{name: str(scratch / folder) for name, folder in folders.items()},
+        **{name: str(scratch / folder) for name, folder in PRIVATE_FOLDERS.items()},
         **interface,
         "OMP_NUM_THREADS": str(threads),
         "PYTHONPATH": str(REPOSITORY),
@@ -47,6 +50,11 @@ def child_environment(scratch: Path, threads: int) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "PYTHONWARNINGS": "ignore",
     }
+
+
+def private_folders(scratch: Path) -> list[Path]:
+    """Where `child_environment` lets a run write: its home, caches and temporary folder."""
+    return [scratch / folder for folder in PRIVATE_FOLDERS.values()]
 
 
 def torchrun_command(processes: int, arguments: Sequence[str]) -> list[str]:
@@ -66,6 +74,8 @@ class SupervisedProcess:
     working_folder: Path
     descriptors: Sequence[int] = ()
     """Open files that the command inherits."""
+    sandbox: Policy = UNCONFINED
+    """What the command may see and do."""
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _log: IO[bytes] | None = field(default=None, init=False)
 
@@ -81,6 +91,10 @@ class SupervisedProcess:
             pass_fds=tuple(self.descriptors),
             start_new_session=True,
         )
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # it has died already, which its status says
+            self._process.stdin.write(self.sandbox.to_json().encode() + b"\n")
+            self._process.stdin.flush()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -71,10 +71,14 @@ def stage_run(scratch: Path, submission: Submission, config: TrainConfig) -> Sta
 
 
 def sweep_scratch(folder: Path) -> None:
-    """Remove scratch folders, named `<process id>-…`, whose harness was killed before it could."""
+    """Remove what a harness that was killed could not: scratch folders, named `<process id>-…`, and sockets' temporary folders."""
     for left in folder.iterdir():
         owner = left.name.partition("-")[0]
         if not owner.isdigit() or not psutil.pid_exists(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
+    for left in Path(tempfile.gettempdir()).glob("speedrun-*-*"):
+        owner = left.name.split("-")[1]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
             shutil.rmtree(left, ignore_errors=True)
 
 

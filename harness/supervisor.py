@@ -1,4 +1,4 @@
-"""Runs one command and makes sure that nothing of it survives. Started by path, as its own small process.
+"""Runs one command, confined, and makes sure that nothing of it survives. Started by path, as its own small process.
 
 It adopts every descendant (Linux subreaper), so that torchrun's workers, which have sessions of their own, cannot
 slip away. When the command ends, or the parent goes away (end of standard input), or asks for it (any byte on standard
@@ -8,51 +8,111 @@ input), every descendant is killed, and only then does the supervisor leave, wit
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import resource
 import select
 import signal
-import subprocess
 import sys
 import time
+from typing import NoReturn
 
 import psutil
 
-PR_SET_PDEATHSIG = 1
-PR_SET_CHILD_SUBREAPER = 36
+from harness.sandbox import kernel, namespaces
+from harness.sandbox.confine import confine
+from harness.sandbox.policy import Policy
+from harness.sandbox.remnants import SharedMemory
+
 POLL_S = 0.05
 STOPPED = 75
 """Exit status when the parent went away or asked to stop."""
+NOT_CONFINED = 76
+"""Exit status when the sandbox could not be made; the last line on stderr says why."""
+NOT_STARTED = 127
+"""Exit status when the command could not be started."""
 
 
 def main(arguments: list[str]) -> int:
-    """`supervisor.py FILE_SIZE_LIMIT COMMAND…`; the limit in bytes holds for each file that the command writes."""
+    """`supervisor.py FILE_SIZE_LIMIT COMMAND…`, and a Policy as one line of JSON on standard input.
+
+    The limit in bytes holds for each file that the command writes.
+    """
+    policy = Policy.from_json(_first_line())
     limit = int(arguments[0])
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    shared_memory = SharedMemory.now()
+    try:
+        if sys.platform == "linux":
+            kernel.prctl("adopting orphans", kernel.PR_SET_CHILD_SUBREAPER, 1)
+        if policy.mode == "namespaces":
+            namespaces.leave()
+    except OSError as error:
+        return _say_why_not(error)
+    status = _wait(_start(arguments[1:], policy))
+    _kill_all()
+    shared_memory.remove_newer()
+    return status
+
+
+def _first_line() -> str:
+    """What the parent writes before anything else; end of input means that it is gone."""
+    line = b""
+    while not line.endswith(b"\n"):
+        part = os.read(0, 1)
+        if not part:
+            sys.exit(STOPPED)
+        line += part
+    return line.decode()
+
+
+def _start(command: list[str], policy: Policy) -> int:
+    """Start the command in a session of its own, confined; returns its process id."""
+    alive, kept_open = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(alive)
+        return child
+    os.close(kept_open)
+    try:
+        _become(command, policy, alive)
+    except Exception as error:
+        os.write(2, f"{command[0]} could not be started: {error!r}\n".encode())
+    finally:
+        os._exit(NOT_STARTED)
+
+
+def _become(command: list[str], policy: Policy, alive: int) -> NoReturn:
+    """In the child. `alive` is a pipe that ends with the supervisor: whoever kills the supervisor kills the command too (Linux)."""
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1)
-    with subprocess.Popen(
-        arguments[1:], stdin=subprocess.DEVNULL, start_new_session=True, close_fds=False, preexec_fn=_die_with_supervisor
-    ) as child:
-        status = _wait(child)
-        _kill_all()
-        return status
+        kernel.prctl("dying with the supervisor", kernel.PR_SET_PDEATHSIG, int(signal.SIGKILL))
+        if select.select([alive], [], [], 0)[0]:
+            os._exit(STOPPED)
+    os.setsid()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # ignored by Python, and so by what it starts
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        confine(policy)
+    except OSError as error:
+        os._exit(_say_why_not(error))
+    os.execv(command[0], command)
 
 
-def _die_with_supervisor() -> None:
-    """In the child, before the command: if somebody kills the supervisor, Linux kills the command too."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
+def _say_why_not(error: OSError) -> int:
+    where = f"{error.filename}: " if error.filename else ""
+    os.write(2, f"no sandbox: {where}{error.args[-1]}\n".encode())
+    return NOT_CONFINED
 
 
-def _wait(child: subprocess.Popen[bytes]) -> int:
+def _wait(child: int) -> int:
     """The command's exit status, or STOPPED."""
     while True:
-        status = child.poll()
-        if status is not None:
-            return status if status >= 0 else 128 - status
+        process, status = os.waitpid(child, os.WNOHANG)
+        if process:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
         readable, _, _ = select.select([0], [], [], POLL_S)
         if readable:
             return STOPPED

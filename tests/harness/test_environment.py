@@ -17,7 +17,6 @@ from harness.environment import (
     installed_versions,
     read_environment,
     usable_cores,
-    user_namespaces_obstacle,
 )
 from harness.record import Environment
 
@@ -132,8 +131,7 @@ def test_doctor_covers_every_part_and_says_how_to_mend_what_is_not_ok(repository
         "torch",
         "gpu",
         "triton",
-        "user namespaces",
-        "landlock",
+        "sandbox",
     ]
     assert all(check.detail for check in checks)
     assert all(bool(check.mend) == (check.state != "ok") for check in checks)
@@ -143,25 +141,3 @@ def test_doctor_counts_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     fake_nvidia_smi(tmp_path, "echo 'NVIDIA H100 80GB HBM3, 81559 MiB, 575.57.08'\n" * 8, monkeypatch)
     gpu = next(check for check in describe_machine(tmp_path) if check.name == "gpu")
     assert (gpu.state, gpu.detail) == ("ok", "8 × NVIDIA H100 80GB HBM3, 81559 MiB, driver 575.57.08")
-
-
-@pytest.mark.parametrize(
-    ("setting", "value", "obstacle"),
-    [
-        ("user/max_user_namespaces", "0", "user.max_user_namespaces = 0"),
-        ("kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone = 0"),
-        ("kernel/apparmor_restrict_unprivileged_userns", "1", "kernel.apparmor_restrict_unprivileged_userns = 1"),
-        ("user/max_user_namespaces", "96365", None),
-        ("kernel/apparmor_restrict_unprivileged_userns", "0", None),
-    ],
-)
-def test_settings_that_forbid_user_namespaces_are_named(tmp_path: Path, setting: str, value: str, obstacle: str | None) -> None:
-    (tmp_path / "self/ns").mkdir(parents=True)
-    (tmp_path / "self/ns/user").touch()
-    (tmp_path / "sys" / setting).parent.mkdir(parents=True)
-    (tmp_path / "sys" / setting).write_text(value + "\n")
-    assert user_namespaces_obstacle(tmp_path) == obstacle
-
-
-def test_a_kernel_without_user_namespaces_is_an_obstacle(tmp_path: Path) -> None:
-    assert user_namespaces_obstacle(tmp_path) == "this kernel has no user namespaces"
