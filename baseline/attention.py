@@ -8,6 +8,7 @@ key heads in consecutive groups.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -32,8 +33,19 @@ class AttentionBackendError(RuntimeError):
     """The requested attention backend cannot run here. The message says why and what to set instead."""
 
 
-def choose_attention(config: TrainConfig, device: torch.device) -> tuple[str, AttentionFn]:
-    """Name and function of `config.attention_backend` on `device`; "auto" takes the first that works of flash, flex, sdpa.
+@dataclass(frozen=True, slots=True)
+class AttentionBackend:
+    """An attention function, and the name under which a run records that it was used."""
+
+    name: str
+    function: AttentionFn
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+        return self.function(q, k, v, window)
+
+
+def choose_attention(config: TrainConfig, device: torch.device) -> AttentionBackend:
+    """`config.attention_backend` on `device`; "auto" takes the first that works of flash, flex, sdpa.
 
     The name tells flash variants apart ("flash-4", "flash-3", "flash-2"). On a CPU "auto" is sdpa: FlexAttention has no backward
     there, and sdpa takes half the time of the masked reference (21 against 61 ms at the sizes above).
@@ -137,7 +149,7 @@ def _block_mask(device: torch.device, length: int, window: int) -> BlockMask:
 # ---------------------------------------------------------------------- what works where
 
 
-def _choose_flash(config: TrainConfig, device: torch.device) -> tuple[str, AttentionFn]:
+def _choose_flash(config: TrainConfig, device: torch.device) -> AttentionBackend:
     if device.type != "cuda" or config.dtype != "bfloat16":
         raise AttentionBackendError(f"flash: FlashAttention needs a CUDA card and dtype = bfloat16; here are {device} and {config.dtype}")
     reasons = []
@@ -148,7 +160,7 @@ def _choose_flash(config: TrainConfig, device: torch.device) -> tuple[str, Atten
         except Exception as error:  # whatever a foreign package raises, it cannot be used here
             reasons.append(f"{name}: {type(error).__name__}: {error}")
         else:
-            return name, attention
+            return AttentionBackend(name, attention)
     raise AttentionBackendError("; ".join(reasons))
 
 
@@ -169,23 +181,23 @@ def check_against_reference(attention: AttentionFn, config: TrainConfig, device:
                 raise AttentionBackendError(f"window {window}: relative error {error:.3g} against the masked reference")
 
 
-def _choose_flex(config: TrainConfig, device: torch.device) -> tuple[str, AttentionFn]:
+def _choose_flex(config: TrainConfig, device: torch.device) -> AttentionBackend:
     if device.type != "cuda":
         raise AttentionBackendError(f"flex: FlexAttention has a backward pass on CUDA only, and this device is {device}")
     if not has_triton():
         raise AttentionBackendError("flex: Triton is not installed, and FlexAttention is compiled with it")
-    return "flex", FlexWindows(device, config.sequence_len, config.windows())
+    return AttentionBackend("flex", FlexWindows(device, config.sequence_len, config.windows()))
 
 
-def _choose_sdpa(config: TrainConfig, device: torch.device) -> tuple[str, AttentionFn]:
-    return "sdpa", sdpa_attention
+def _choose_sdpa(config: TrainConfig, device: torch.device) -> AttentionBackend:
+    return AttentionBackend("sdpa", sdpa_attention)
 
 
-def _choose_masked(config: TrainConfig, device: torch.device) -> tuple[str, AttentionFn]:
-    return "masked", masked_attention
+def _choose_masked(config: TrainConfig, device: torch.device) -> AttentionBackend:
+    return AttentionBackend("masked", masked_attention)
 
 
-_BACKENDS: dict[str, Callable[[TrainConfig, torch.device], tuple[str, AttentionFn]]] = {
+_BACKENDS: dict[str, Callable[[TrainConfig, torch.device], AttentionBackend]] = {
     "flash": _choose_flash,
     "flex": _choose_flex,
     "sdpa": _choose_sdpa,

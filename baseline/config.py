@@ -259,7 +259,7 @@ def _problems(c: TrainConfig) -> list[tuple[str, str]]:
     if found:
         return found
     rates = [f.name for f in fields(c) if f.name.endswith("_lr") or f.name == "matrix_weight_decay"]
-    for name in rates:
+    for name in (*rates, "warmup_steps", "momentum_warmup_steps"):
         value = getattr(c, name)
         if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= 0):
             found.append((f"{name} = {value!r}", "it must be a finite number, at least 0"))
@@ -273,6 +273,10 @@ def _problems(c: TrainConfig) -> list[tuple[str, str]]:
         found.append((f"width = {c.width}", f"the gates read {SMEAR_GATE_CHANNELS} channels; widen the model"))
     if c.batch_tokens % c.sequence_len:
         found.append((f"batch_tokens = {c.batch_tokens}", f"it must be a multiple of sequence_len = {c.sequence_len}"))
+    if isinstance(c.rope_base, (int, float)) and c.rope_base <= 0:
+        found.append((f"rope_base = {c.rope_base!r}", "it must be above 0"))
+    if isinstance(c.softcap, (int, float)) and c.softcap < 0:
+        found.append((f"softcap = {c.softcap!r}", "it must be at least 0, which turns it off"))
     if not c.window_pattern or set(c.window_pattern) - {"S", "L"}:
         found.append((f"window_pattern = {c.window_pattern!r}", "use the letters S and L"))
     for name in ("warmdown_fraction", "final_lr_fraction", "momentum_start", "momentum_peak", "momentum_end", "variance_beta"):

@@ -84,7 +84,11 @@ class Ops:
 
 
 class Model(Protocol):
-    """An `nn.Module` with these members. Its `state_dict` is what is saved and scored."""
+    """An `nn.Module` with these members. Its `state_dict` is what is saved and scored.
+
+    Two further keyword arguments of `forward` are optional, and used where the model takes them: `cache` (generation reads each token
+    once) and `wanted`, a bool (B, T) (scoring computes the logits of those positions only). `baseline.model.GPT.forward` has both.
+    """
 
     def __call__(self, tokens: Tensor, targets: Tensor | None = None) -> Tensor:
         """tokens (B, T) int64. With targets (B, T): the mean loss in nats, a float32 scalar. Without: logits (B, T, vocab_size) float32."""

@@ -5,11 +5,11 @@ that arrives here; it stamps each line on its own clock.
 
     rank -> parent   hello {rank}          connected, before the model exists
     parent -> rank   warm  + descriptor    rows of dummy tokens for the warm-up
-    rank -> parent   ready                 built, compiled and warmed up
+    rank -> parent   ready {what it built} built, compiled and warmed up; attention backend and FLOPs per token, for the record only
     parent -> rank   seed  {seed}
     rank -> parent   initialised           initial weights written by rank 0 (and by the witness)
     parent -> rank   go    + descriptor    the packed training rows: the clock runs
-    rank -> parent   step  {step, loss}    for the progress bar and the loss curve only
+    rank -> parent   step {step, loss, tokens}   for the progress bar and the loss curve only
     rank -> parent   done                  the final weights are durable: the clock stops when the last rank says so
     rank -> parent   failed {reason}       instead of any of the above; the run is void
 """

@@ -82,12 +82,13 @@ def train_step(
         loss = model(inputs, targets) / micro_steps
         loss.backward()
         total += loss.detach()
+    # Started before the optimizer's own communication, and over long before that is.
+    sum_of_ranks = dist.all_reduce(total, async_op=True) if world.size > 1 else None
     optimizer.step(plan)
     optimizer.zero_grad()
-    if world.size > 1:
-        dist.all_reduce(total)
-        total /= world.size
-    return total
+    if sum_of_ranks is not None:
+        sum_of_ranks.wait()
+    return total / world.size
 
 
 def warm_up(recipe: Recipe, model: nn.Module, compiled: nn.Module, reader: RowReader, world: World) -> None:

@@ -68,16 +68,17 @@ class GPT(nn.Module):
 
     # ------------------------------------------------------------------ forward
 
-    def forward(self, tokens: Tensor, targets: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, targets: Tensor | None = None, cache: Cache | None = None, wanted: Tensor | None = None) -> Tensor:
         """tokens (B, T) int64. With targets (B, T): mean loss in nats, float32 scalar. Without: logits (B, T, vocab_size) float32.
 
-        With a cache, `tokens` continue the sequences that it holds, and are added to it.
+        With a cache, `tokens` continue the sequences that it holds, and are added to it. With `wanted` (B, T) bool, only the logits of
+        those positions are computed: (n, vocab_size), in row-major order.
         """
         x = self.embed(tokens, cache)
         x = self.trunk(x, tokens, cache)
         if cache is not None:
             cache.advance(tokens.shape[1])
-        return self.head(x, targets)
+        return self.head(x if wanted is None else x[wanted], targets)
 
     def embed(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
         """tokens (B, T) -> (B, T, C): normalised embeddings, each with a gated share of the one before it (smear: a cheap bigram)."""
@@ -123,7 +124,7 @@ class GPT(nn.Module):
         return F.embedding(tokens, self.value_embeddings[name]) if name in self.value_embeddings else None
 
     def head(self, x: Tensor, targets: Tensor | None) -> Tensor:
-        """Hidden states (B, T, C) -> the mean loss, or logits without targets."""
+        """Hidden states (B, T, C) -> the mean loss; without targets (..., C) -> logits (..., vocab_size)."""
         vocab, softcap = self.config.vocab_size, self.config.softcap
         if targets is None:
             return softcapped(self.ops.linear(x, self.lm_head)[..., :vocab].float(), softcap)

@@ -113,6 +113,13 @@ def load_recipe(config: TrainConfig, submission: Path | None, device: torch.devi
     return slots.compose(slots.configure(config), device)
 
 
+def description(recipe: Recipe, model: nn.Module) -> dict[str, Any]:
+    """What a run records of what it built: the attention backend's name, and training FLOPs per token by the model's own count."""
+    attention = recipe.ops.attention
+    name = getattr(attention, "name", None) or f"{attention.__module__}.{getattr(attention, '__qualname__', type(attention).__name__)}"
+    return {"attention": str(name), "flops_per_token": float(model.flops_per_token())}  # type: ignore[operator]
+
+
 def load_slots(submission: Path | None) -> SlotFunctions:
     """Import the slot files of a folder and find their functions. Executes the submission's code.
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import nn
 
@@ -15,9 +20,10 @@ from baseline.config_types import FIXED_FIELDS, value_problem
 from baseline.contract import Optimizer, Recipe, World
 from baseline.data.manifest import ROWS_FILE, DataSettings, Manifest
 from baseline.data.rows import RowFile, RowReader
-from baseline.loop import Position, StepResult, build_model, compiled, initialise, train
-from baseline.progress import JsonLines, Speedometer, TerminalLine, Tracker, WandbLike
-from baseline.recipe import load_recipe
+from baseline.device_batch import advice, candidates, largest_that_fits
+from baseline.loop import Position, StepResult, TrainingError, build_model, compiled, initialise, micro_batch, train
+from baseline.progress import JsonLines, Speedometer, TerminalLine, Tracker, WandbLike, headline
+from baseline.recipe import description, load_recipe
 from baseline.world import join_world
 
 
@@ -27,36 +33,47 @@ def run_alone(args: argparse.Namespace) -> None:
     manifest = Manifest.read(args.rows)
     rows = RowFile.open(args.rows / ROWS_FILE, manifest.rows, manifest.row_length)
     recipe = load_recipe(standalone_config(args, manifest.settings, world), args.submission, world.device)
+    checkpoint = _checkpoint_to_resume(args)
+    seed = _seed(args, checkpoint)
     model = build_model(recipe, world.device)
-    initialise(model, args.seed, world.device)
-    optimizer = recipe.build_optimizer(model, recipe.config, recipe.ops, world)
-    position = _resume(args.out, recipe, model, optimizer) if args.resume else Position()
+    initialise(model, seed, world.device)
     forward = compiled(model, recipe.config)
-    trackers = _trackers(args, recipe) if world.rank == 0 else []
-    speedometer = Speedometer(model.flops_per_token(), world.size, world.device)  # type: ignore[operator]
+    optimizer = recipe.build_optimizer(model, recipe.config, recipe.ops, world)
+    if args.device_batch_size == "auto":
+        recipe = _with_rows(recipe, largest_that_fits(recipe, forward, candidates(recipe.config.batch_rows, world.size), world))
+    position = _resume(checkpoint, recipe, model, optimizer) if checkpoint else Position()
+    built = description(recipe, model)
+    speedometer = Speedometer(built["flops_per_token"], world.size, world.device)
 
     def save() -> None:
         state = optimizer.state_dict()
         if world.rank == 0:
-            checkpoint = {"model": model, "optimizer_state": state, "config": recipe.config, "seed": args.seed}
-            save_checkpoint(args.out, step=position.step, cursor=position.cursor, **checkpoint)
+            done = {"step": position.step, "cursor": position.cursor, "seed": seed}
+            save_checkpoint(args.out, model=model, optimizer_state=state, config=recipe.config, **done)
         if world.size > 1:
             dist.barrier()
+        speedometer.skip()
 
-    def on_step(result: StepResult) -> None:
-        report = speedometer.report(
-            step=result.step, steps=recipe.config.num_steps, loss=result.loss, learning_rate=result.plan.learning_rate, tokens=result.tokens
-        )
-        for tracker in trackers:
-            tracker.log(report)
-        if args.save_every and result.step % args.save_every == 0:
-            save()
+    with _trackers(args, recipe, built, position, world) as trackers:
 
-    args.out.mkdir(parents=True, exist_ok=True)
-    train(recipe, forward, optimizer, RowReader(rows, world.rank, world.size, world.device), world, position, on_step, args.stop_after)
-    save()
-    for tracker in trackers:
-        tracker.close()
+        def on_step(result: StepResult) -> None:
+            learning_rate = result.plan.learning_rate
+            report = speedometer.report(
+                step=result.step, steps=recipe.config.num_steps, loss=result.loss, learning_rate=learning_rate, tokens=result.tokens
+            )
+            for tracker in trackers:
+                tracker.log(report)
+            if args.save_every and result.step % args.save_every == 0:
+                save()
+
+        reader = RowReader(rows, world.rank, world.size, world.device)
+        try:
+            train(recipe, forward, optimizer, reader, world, position, on_step, args.stop_after)
+        except torch.OutOfMemoryError:
+            optimizer.zero_grad()
+            failed = micro_batch(recipe.config.batch_rows, recipe.config.rows_per_forward, world.size)[1]
+            raise TrainingError(advice(recipe, forward, failed, world)) from None
+        save()
 
 
 def standalone_config(args: argparse.Namespace, data: DataSettings, world: World) -> TrainConfig:
@@ -72,7 +89,13 @@ def standalone_config(args: argparse.Namespace, data: DataSettings, world: World
     )
     on_card = world.device.type == "cuda"
     execution: dict[str, Any] = {"dtype": "bfloat16" if on_card else "float32", "compile": on_card}
+    if isinstance(args.device_batch_size, int):
+        execution["rows_per_forward"] = args.device_batch_size
     return TrainConfig.from_depth(args.depth, dial, **{**execution, **dict(_assignment(text) for text in args.set)})
+
+
+def _with_rows(recipe: Recipe, rows: int) -> Recipe:
+    return replace(recipe, config=recipe.config.with_(rows_per_forward=rows))
 
 
 def _assignment(text: str) -> tuple[str, Any]:
@@ -100,11 +123,26 @@ def _value(word: str) -> bool | int | float | str:
     return word
 
 
-def _resume(folder: Path, recipe: Recipe, model: nn.Module, optimizer: Optimizer) -> Position:
-    """Continue from the newest whole checkpoint in `folder`; from the beginning when there is none."""
-    checkpoint = latest_checkpoint(folder)
+def _checkpoint_to_resume(args: argparse.Namespace) -> Path | None:
+    """The newest whole checkpoint in `--out`, None if there is none. Without `--resume` one is a CheckpointError: runs must not mix."""
+    newest = latest_checkpoint(args.out)
+    if newest is not None and not args.resume:
+        raise CheckpointError(f"{args.out} holds checkpoints up to {newest.name}; go on from there with --resume, or choose another --out")
+    return newest
+
+
+def _seed(args: argparse.Namespace, checkpoint: Path | None) -> int:
+    """The run's seed: a checkpoint's own, else `--seed`, else 0."""
     if checkpoint is None:
-        return Position()
+        return int(args.seed or 0)
+    seed = int(read_state(checkpoint)["seed"])
+    if args.seed not in (None, seed):
+        raise CheckpointError(f"{checkpoint}: was trained with --seed {seed}, not {args.seed}; resume without --seed")
+    return seed
+
+
+def _resume(checkpoint: Path, recipe: Recipe, model: nn.Module, optimizer: Optimizer) -> Position:
+    """Load weights and optimizer state; returns where the run goes on."""
     state = read_state(checkpoint)
     execution = {name: getattr(recipe.config, name) for name in EXECUTION_FIELDS}
     if state["config"].with_(**execution) != recipe.config:
@@ -114,9 +152,21 @@ def _resume(folder: Path, recipe: Recipe, model: nn.Module, optimizer: Optimizer
     return Position(step=state["step"], cursor=state["cursor"])
 
 
-def _trackers(args: argparse.Namespace, recipe: Recipe) -> list[Tracker]:
-    args.out.mkdir(parents=True, exist_ok=True)
-    trackers: list[Tracker] = [TerminalLine(), JsonLines(args.out / "steps.jsonl")]
-    if args.tracker:
-        trackers.append(WandbLike(args.tracker, "speedrun", recipe.config.to_dict()))
-    return trackers
+@contextmanager
+def _trackers(args: argparse.Namespace, recipe: Recipe, built: dict[str, Any], position: Position, world: World) -> Iterator[list[Tracker]]:
+    """Rank 0's trackers; each is closed on the way out, however the run ends."""
+    with ExitStack() as stack:
+        trackers: list[Tracker] = []
+
+        def add(tracker: Tracker) -> None:
+            stack.callback(tracker.close)
+            trackers.append(tracker)
+
+        if world.rank == 0:
+            args.out.mkdir(parents=True, exist_ok=True)
+            if args.tracker:
+                add(WandbLike(args.tracker, "speedrun", {**recipe.config.to_dict(), **built}))
+            print(headline(recipe.config, built, world), file=sys.stderr)
+            add(TerminalLine())
+            add(JsonLines(args.out / "steps.jsonl", position.step))
+        yield trackers

@@ -25,10 +25,10 @@ from baseline.control import ControlSocket, report_failure
 from baseline.data.errors import DataError
 from baseline.data.rows import TOKEN_TYPE, RowFile, RowReader
 from baseline.loop import Position, StepResult, TrainingError, build_model, compiled, initialise, train, warm_up
-from baseline.recipe import SlotError, load_recipe
+from baseline.recipe import SlotError, description, load_recipe
 from baseline.roles import RoleError
 from baseline.shards import StateError
-from baseline.world import die_with_parent, join_world, local_device
+from baseline.world import die_with_parent, join_world, leave_world, local_device
 
 INITIAL_WEIGHTS = "initial.safetensors"
 FINAL_WEIGHTS = "final.safetensors"
@@ -57,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         die_with_parent()  # started by hand, it outlives the shell
     try:
         run(args)
+        leave_world()
     except Exception as error:
         reason = one_line(error)
         if args.control:
@@ -91,7 +92,7 @@ def run_controlled(args: argparse.Namespace) -> None:
     model = build_model(recipe, world.device)
     forward = compiled(model, recipe.config)
     warm_up(recipe, model, forward, reader_of(control.expect_descriptor("warm"), recipe, world), world)
-    control.say("ready")
+    control.say("ready", **description(recipe, model))
     seed = int(control.expect("seed")["seed"])
     initialise(model, seed, world.device)
     if world.rank == 0:
@@ -136,6 +137,8 @@ def track_recipe(args: argparse.Namespace, device: torch.device) -> Recipe:
 
 def one_line(error: BaseException) -> str:
     """An exception as one line; unexpected ones keep their type."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"{str(error).split('. ')[0]}; lower rows_per_forward, which changes no result"
     text = " ".join(str(error).split()) or type(error).__name__
     return text if isinstance(error, Expected) else f"{type(error).__name__}: {text}"
 
@@ -145,6 +148,11 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def rows_or_auto(text: str) -> int | str:
+    """A whole number above 0, or the word auto, for argparse."""
+    return text if text == "auto" else positive(text)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -164,7 +172,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     alone.add_argument("--reference-batch-tokens", type=int, default=REFERENCE_BATCH_TOKENS, help="best batch at depth 12")
     alone.add_argument("--short-window-multiple", type=int, default=128)
     alone.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="replace a field of TrainConfig; repeatable")
-    alone.add_argument("--seed", type=int, default=0)
+    alone.add_argument(
+        "--device-batch-size",
+        type=rows_or_auto,
+        metavar="ROWS",
+        help="rows in one forward pass of each process, or auto for the most that fit; changes gradient accumulation, never the result",
+    )
+    alone.add_argument("--seed", type=int, help="of the initial weights (default 0; a resumed run keeps its own)")
     alone.add_argument("--stop-after", type=positive, help="stop after this many steps; the schedule keeps the full horizon")
     alone.add_argument("--save-every", type=positive, help="steps between checkpoints; always one at the end")
     alone.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")

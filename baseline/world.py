@@ -37,6 +37,12 @@ def join_world() -> World:
     return World(dist.get_rank(), size, device)
 
 
+def leave_world() -> None:
+    """Wait for the slowest rank before the process group is destroyed: one that leaves early breaks the others' connections."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
 def die_with_parent() -> None:
     """Ask Linux to kill this process when torchrun dies; elsewhere the control socket's end does it."""
     if sys.platform == "linux":

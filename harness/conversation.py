@@ -23,6 +23,7 @@ FULL_DISK_BYTES = 2**26
 MAX_STEPS = 1_000_000
 MAX_STEP_TOKENS = 2**40
 """Bounds on what rank 0 can make this process keep."""
+MAX_NAME_CHARACTERS = 100
 GIB = 2**30
 
 
@@ -33,6 +34,14 @@ class CurvePoint:
     step: int
     loss: float
     at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What rank 0 said of the model that it built. Shown, never judged by; None where it said nothing that makes sense."""
+
+    attention: str | None = None
+    flops_per_token: float | None = None
 
 
 @dataclass(slots=True)
@@ -68,6 +77,15 @@ class Conversation:
             if silence_s is not None:
                 self._check_silence(ranks, word, silence_s)
         return max(self._said[rank, word].at_ns for rank in ranks)
+
+    def built(self) -> Built:
+        """What rank 0 said of its model with `ready`."""
+        said = self._said[0, "ready"].values
+        attention, flops = said.get("attention"), said.get("flops_per_token")
+        return Built(
+            attention=one_line(attention)[:MAX_NAME_CHARACTERS] if isinstance(attention, str) and attention.strip() else None,
+            flops_per_token=flops if isinstance(flops, float) and math.isfinite(flops) and flops > 0 else None,
+        )
 
     def require_silence(self) -> None:
         """Raise VoidRun if a rank has said more than it was asked for."""

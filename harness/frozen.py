@@ -1,12 +1,14 @@
 """The freeze of the baseline: `baseline/frozen.toml` lists the SHA-256 of each trainer file, and tracks pin the digest of that list.
 
-Data preparation (everything in `baseline/data/` but `rows.py`) is pinned by what it produces, the digests of tokenizer and rows.
+A trainer file is one that the processes of a run import: training, scoring, and the inspection before them. Data preparation is
+pinned by what it produces, the digests of tokenizer and rows. What people run beside the harness (training alone, sampling) may change.
 `python -m harness.frozen` writes the list and the tracks' pins anew: a deliberate act that makes a new baseline version,
 after which each measured track gets a new version and is calibrated again.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import re
 import tomllib
@@ -17,18 +19,44 @@ from harness.launch import REPOSITORY
 
 BASELINE = REPOSITORY / "baseline"
 LIST = "frozen.toml"
-PINNED_BY_OUTPUT = "data/"
-STILL_TRAINER = ("data/__init__.py", "data/durable.py", "data/errors.py", "data/progress.py", "data/rows.py")
+ENTRY_POINTS = ("train.py", "serve.py", "inspection.py")
+"""What the harness starts."""
 
 
 def trainer_files(baseline: Path = BASELINE) -> dict[str, str]:
-    """Relative path -> SHA-256 of every Python file that a training process may run."""
-    found = {}
-    for path in sorted(baseline.rglob("*.py")):
+    """Relative path -> SHA-256 of the entry points and of every file of the baseline that they import, directly or not.
+
+    Imports inside functions do not count: `train.py` loads so what only a run without a harness needs.
+    """
+    found: dict[str, str] = {}
+    waiting = [baseline / name for name in ENTRY_POINTS]
+    while waiting:
+        path = waiting.pop()
         name = path.relative_to(baseline).as_posix()
-        if not name.startswith(PINNED_BY_OUTPUT) or name in STILL_TRAINER:
-            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        if name in found or not path.is_file():
+            continue
+        content = path.read_bytes()
+        found[name] = hashlib.sha256(content).hexdigest()
+        waiting += _imported(content, baseline)
+        waiting += [folder / "__init__.py" for folder in path.parents if folder.is_relative_to(baseline)]
     return found
+
+
+def _imported(content: bytes, baseline: Path) -> list[Path]:
+    """Where the baseline's modules that a file imports when it is loaded would lie."""
+    modules: list[str] = []
+    statements: list[ast.AST] = [ast.parse(content)]
+    while statements:
+        statement = statements.pop()
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(statement, ast.Import):
+            modules += [alias.name for alias in statement.names]
+        elif isinstance(statement, ast.ImportFrom) and statement.module:
+            modules += [statement.module, *(f"{statement.module}.{alias.name}" for alias in statement.names)]
+        statements += ast.iter_child_nodes(statement)
+    parts = [module.split(".")[1:] for module in modules if module.split(".")[0] == baseline.name]
+    return [baseline.joinpath(*inner).with_suffix(".py") for inner in parts if inner]
 
 
 def digest_of(files: dict[str, str]) -> str:
@@ -43,15 +71,19 @@ def require_frozen(pinned: str, baseline: Path = BASELINE) -> None:
         listed = tomllib.loads((baseline / LIST).read_text())["files"]
     except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
         raise MachineLacks(f"cannot be read ({error})", where=where, mend="restore it with git") from None
-    present = trainer_files(baseline)
-    for name in sorted(set(listed) | set(present)):
-        if listed.get(name) != present.get(name):
-            what = "is missing" if name not in present else "was added" if name not in listed else "was changed"
-            raise MachineLacks(
-                f"{what} since the baseline was frozen", where=f"baseline/{name}", mend="restore it with git: runs need the frozen baseline"
-            )
+    for name, digest in sorted(listed.items()):
+        file = baseline / name
+        if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+            raise _differs(name, "was changed" if file.is_file() else "is missing")
+    for name in sorted(set(trainer_files(baseline)) - set(listed)):
+        raise _differs(name, "was added")
     if digest_of(listed) != pinned:
         raise MachineLacks("the track pins another baseline", where=where, mend="check out the commit of the track's version")
+
+
+def _differs(name: str, how: str) -> MachineLacks:
+    mend = "restore it with git: runs need the frozen baseline"
+    return MachineLacks(f"{how} since the baseline was frozen", where=f"baseline/{name}", mend=mend)
 
 
 def write_list(baseline: Path = BASELINE) -> str:

@@ -22,6 +22,7 @@ SuperiorityWord = Literal["better", "not better", "undecided"]
 SlotName = Literal["config", "model", "optimizer", "schedule", "kernels"]
 SandboxName = Literal["namespaces", "landlock", "none"]
 RunRole = Literal["entry", "reference", "calibration"]
+ProbeName = Literal["causality", "batch_independence", "determinism", "finite_logits", "decoding", "unchanged_parameters", "fresh_process"]
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
@@ -74,9 +75,23 @@ class Phases(Document):
 class Probe(Document):
     """One check of the model as a black box, on real prompts among the scored ones."""
 
-    name: Literal["causality", "batch_independence", "determinism", "finite_logits"]
+    name: ProbeName
     passed: bool
     evidence: Line
+
+
+class TaskScore(Document):
+    """One of CORE's tasks."""
+
+    label: Line
+    examples: int
+    accuracy: Finite
+    """Share of the examples that are right."""
+    centered: Finite
+    """0 for guessing, 1 for perfect; CORE is the mean of these."""
+    stderr: Finite
+    """Of `centered`, over the draw of examples."""
+    seconds: Finite
 
 
 class Scores(Document):
@@ -88,6 +103,7 @@ class Scores(Document):
     val_bytes: int
     core: Finite | None = None
     """DCLM CORE, higher is better; None where the track has none."""
+    core_tasks: tuple[TaskScore, ...] = ()
     probes: tuple[Probe, ...]
 
 
@@ -148,6 +164,9 @@ class Run(Document):
     peak_memory_bytes: int | None
     parameters: int | None
     flops_per_token: Finite | None
+    """Training FLOPs per token by the model's own count: said by the entry's code, like `attention`."""
+    attention: Line | None = None
+    """The attention backend that the entry's ranks chose on this machine."""
 
     def at_s(self, name: str) -> float | None:
         """Seconds from the start to the first event of this name."""

@@ -9,7 +9,6 @@ evaluation     everything of the run is dead; the weights are scored in a fresh 
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import sys
@@ -21,19 +20,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-import numpy as np
-
 from harness.control import ControlServer
-from harness.conversation import WITNESS, Conversation, CurvePoint
+from harness.conversation import WITNESS, Built, Conversation, CurvePoint
 from harness.errors import MachineLacks, VoidRun
-from harness.evaluate.held_out import score_held_out
-from harness.evaluate.model_server import ServedModel, serve
-from harness.evaluate.probes import Prober
+from harness.evaluate.core.items import Outcome
+from harness.evaluate.core_run import CoreQuestions
+from harness.evaluate.final_scores import core_folder, questions_of, score_weights
+from harness.evaluate.model_server import Place, ServedModel
 from harness.events import EventLog
 from harness.frozen import require_frozen
-from harness.launch import SupervisedProcess, child_environment, torchrun_command
+from harness.launch import SupervisedProcess, child_environment, private_folders, torchrun_command
 from harness.prepared import PreparedData
-from harness.record import Environment, Run, RunDigests, RunRole, Scores
+from harness.record import Environment, Run, RunDigests, RunRole, SandboxName, Scores
+from harness.sandbox.available import chosen
+from harness.sandbox.policy import Policy
+from harness.sandbox.surroundings import make_policy
 from harness.seeds import Seed
 from harness.staging import StagedFiles, dummy_rows, file_digest, make_durable, parameters_in, require_digest, stage_run, sweep_scratch
 from harness.submission import Submission
@@ -42,8 +43,6 @@ from harness.track import Track
 HELLO_TIMEOUT_S = 120.0
 INITIALISE_TIMEOUT_S = 300.0
 ANSWER_TIMEOUT_S = 300.0
-EVALUATION_ROWS = 16
-"""Rows per forward of the evaluation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +59,8 @@ class RunJob:
     environment: Environment
     work_folder: Path
     """Scratch folders and console logs go below it."""
+    sandbox: SandboxName | None = None
+    """None: what `available.chosen` says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,8 @@ class RunResult:
     console: Path
     interrupted: bool = False
     """Whether a person or a signal stopped it."""
+    outcomes: tuple[Outcome, ...] = ()
+    """Of each example of CORE, where the track is decided by it."""
 
 
 @dataclass(slots=True)
@@ -86,13 +89,16 @@ class _Progress:
     """What is known of a run so far; a void run keeps what it had."""
 
     log: EventLog = field(default_factory=EventLog)
+    sandbox: SandboxName = "none"
     curve: list[CurvePoint] = field(default_factory=list)
     tokens: int = 0
     peak_memory_bytes: int = 0
     initial_digest: str | None = None
     final_digest: str | None = None
     parameters: int | None = None
+    built: Built = field(default_factory=Built)
     scores: Scores | None = None
+    outcomes: tuple[Outcome, ...] = ()
     void_reason: str | None = None
     by_entry: bool = False
     interrupted: bool = False
@@ -109,8 +115,10 @@ def perform(job: RunJob, watcher: Watcher | None = None) -> RunResult:
     scratch = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-{job.run_id}-", dir=work_folder / "scratch"))
     try:
         require_frozen(job.track.baseline_digest)
+        questions = questions_of(job.track, job.data)
+        progress.sandbox = chosen(job.sandbox)
         _train(job, watcher, progress, scratch, console)
-        _evaluate(job, watcher, progress, scratch, console)
+        _evaluate(job, questions, watcher, progress, scratch, console)
     except VoidRun as reason:
         progress.void_reason, progress.by_entry = str(reason), reason.by_entry
     except MachineLacks as lack:
@@ -123,7 +131,7 @@ def perform(job: RunJob, watcher: Watcher | None = None) -> RunResult:
         shutil.rmtree(scratch, ignore_errors=True)
     progress.log.mark("end")
     curve = tuple(replace(point, at_ns=progress.log.since_start(point.at_ns)) for point in progress.curve)
-    return RunResult(_record(job, started, progress), curve, console, progress.interrupted)
+    return RunResult(_record(job, started, progress), curve, console, progress.interrupted, progress.outcomes)
 
 
 # ---------------------------------------------------------------------- training
@@ -135,22 +143,21 @@ def _train(job: RunJob, watcher: Watcher, progress: _Progress, scratch: Path, co
     log.mark("start")
     watcher.on_phase("staging")
     files = stage_run(scratch, job.submission, config)
-    environment = child_environment(scratch, track.launch.threads_per_process)
     with ExitStack() as stack:
         rows = stack.enter_context(job.data.train_rows.open("rb"))
         dummy = stack.enter_context(dummy_rows(config, scratch))
-        socket_folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="speedrun-"))
+        socket_folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=f"speedrun-{os.getpid()}-"))
         socket = Path(socket_folder) / "control"
         ranks = set(range(track.launch.processes))
         server = stack.enter_context(ControlServer(socket, ranks | {WITNESS}))
         common = ["--control", str(socket), "--config", str(files.config), "--submission", str(files.submission)]
-        commands = (
-            torchrun_command(len(ranks), [*common, "--out", str(files.weights)]),
-            [sys.executable, "-m", "baseline.train", "--witness", *common, "--out", str(files.witness)],
-        )
+        shown = [files.config, files.submission, Path(socket_folder)]
         training, witness = (
-            stack.enter_context(SupervisedProcess(command, environment, console, track.limits.scratch_bytes, scratch))
-            for command in commands
+            stack.enter_context(_confined(job, progress, command, folder, console, shown, out))
+            for command, folder, out in (
+                (torchrun_command(len(ranks), [*common, "--out", str(files.weights)]), scratch, files.weights),
+                ([sys.executable, "-m", "baseline.train", "--witness", *common, "--out", str(files.witness)], files.witness, files.witness),
+            )
         )
         require_digest(rows, job.data.train_rows_digest, job.data.train_rows)
         talk = Conversation(server, [training, witness], track.limits, scratch, watcher.on_step, progress.curve)
@@ -182,6 +189,7 @@ def _converse(
     for rank in ranks:
         server.send(rank, "warm", dummy.fileno())
     log.mark("ready", talk.wait_for("ready", ranks | {WITNESS}, within_s=limits.warmup_s, waiting_for="the warm-up"))
+    progress.built = talk.built()
     watcher.on_phase("initialise")
     for rank in ranks | {WITNESS}:
         server.send(rank, "seed", seed=seed)
@@ -202,10 +210,35 @@ def _converse(
     log.mark("done")
 
 
+def _confined(
+    job: RunJob, progress: _Progress, command: list[str], folder: Path, console: Path, readable: list[Path], out: Path
+) -> SupervisedProcess:
+    """A process of the training that works in `folder` and can write to its private folders there and to `out`."""
+    return SupervisedProcess(
+        command,
+        child_environment(folder, job.track.launch.threads_per_process),
+        console,
+        job.track.limits.scratch_bytes,
+        folder,
+        sandbox=_sandbox(job, progress, readable, [*private_folders(folder), out]),
+    )
+
+
+def _sandbox(job: RunJob, progress: _Progress, readable: list[Path], writable: list[Path]) -> Policy:
+    """What a process of the run sees. Rows come to it as open files: data, results and other runs are not there."""
+    return make_policy(
+        progress.sandbox,
+        readable=readable,
+        writable=writable,
+        hidden=(job.data.folder, core_folder(job.data), job.work_folder),
+        shared_memory_bytes=job.track.limits.memory_bytes,
+    )
+
+
 # ---------------------------------------------------------------------- evaluation
 
 
-def _evaluate(job: RunJob, watcher: Watcher, progress: _Progress, scratch: Path, console: Path) -> None:
+def _evaluate(job: RunJob, questions: CoreQuestions | None, watcher: Watcher, progress: _Progress, scratch: Path, console: Path) -> None:
     """Probe and score the final weights in a fresh process; a model that fails a probe gets no score."""
     track, log = job.track, progress.log
     log.mark("evaluate")
@@ -215,24 +248,23 @@ def _evaluate(job: RunJob, watcher: Watcher, progress: _Progress, scratch: Path,
         raise VoidRun("the final weights changed after the clock had stopped", by_entry=True)
     fresh = Path(tempfile.mkdtemp(prefix="evaluation-", dir=scratch))  # what the training could write is not what scores
     files = stage_run(fresh, job.submission, track.base_config())
-    model = ServedModel(files.config, files.submission, weights, track.data.vocab_size)
-    held_out = job.data.held_out(track.data.val_rows)
-    with serve(
-        model,
-        max_rows=EVALUATION_ROWS,
-        length=track.data.sequence_len,
-        environment=child_environment(fresh, track.launch.processes * track.launch.threads_per_process),
-        scratch=fresh,
-        console=console,
-        timeout_s=ANSWER_TIMEOUT_S,
-        memory_bytes=track.limits.memory_bytes,
-    ) as server:
-        prober = Prober(server, math.ceil(len(held_out.rows) / EVALUATION_ROWS), np.random.default_rng())
-        score = score_held_out(server, held_out.rows, held_out.token_bytes, prober.see)
-        probes = prober.probes()
+    model = ServedModel.trained(files.config, files.submission, weights, track.data.vocab_size)
+
+    def place(name: str) -> Place:
+        """What one process could leave behind, no other finds."""
+        folder = _made(fresh / name)
+        return Place(
+            environment=child_environment(folder, track.launch.processes * track.launch.threads_per_process),
+            scratch=folder,
+            console=console,
+            timeout_s=ANSWER_TIMEOUT_S,
+            memory_bytes=track.limits.memory_bytes,
+            sandbox=_sandbox(job, progress, [files.config, files.submission, weights], private_folders(folder)),
+        )
+
+    found = score_weights(track, job.data, questions, model, place)
     log.mark("evaluated")
-    honest = all(probe.passed for probe in probes) and math.isfinite(score.nats)
-    progress.scores = Scores(val_bpb=score.bits_per_byte if honest else None, val_tokens=score.tokens, val_bytes=score.bytes, probes=probes)
+    progress.scores, progress.outcomes = found.scores, found.outcomes
 
 
 # ---------------------------------------------------------------------- the record
@@ -268,11 +300,12 @@ def _record(job: RunJob, started: datetime, progress: _Progress) -> Run:
             initial_weights=progress.initial_digest,
             final_weights=progress.final_digest,
         ),
-        sandbox="none",
+        sandbox=progress.sandbox,
         environment=job.environment,
         peak_memory_bytes=progress.peak_memory_bytes or None,
         parameters=progress.parameters,
-        flops_per_token=None,
+        flops_per_token=progress.built.flops_per_token,
+        attention=progress.built.attention,
     )
 
 

@@ -11,8 +11,10 @@ import click
 from baseline.data.errors import DataError
 from harness.cli.board import board
 from harness.cli.data import data
+from harness.cli.evaluate import evaluate
 from harness.cli.machine import doctor
 from harness.cli.running import calibrate, run, submit, verify
+from harness.cli.sample import sample
 from harness.cli.submissions import check, explain, new
 from harness.errors import SpeedrunError, one_line
 from leaderboard.documents import DatabaseError
@@ -59,7 +61,7 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-for command in (new, check, explain, run, submit, verify, calibrate, board, data, doctor):
+for command in (new, check, explain, run, submit, verify, calibrate, sample, board, data, doctor, evaluate):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from baseline.attention import (
+    AttentionBackend,
     AttentionBackendError,
     AttentionFn,
     FlexWindows,
@@ -197,11 +198,11 @@ def test_a_kernel_is_taken_only_if_it_agrees_with_the_reference() -> None:
 
 
 def test_a_cpu_takes_sdpa() -> None:
-    assert choose_attention(CONFIG, CPU) == ("sdpa", sdpa_attention)
+    assert choose_attention(CONFIG, CPU) == AttentionBackend("sdpa", sdpa_attention)
 
 
 def test_a_backend_can_be_asked_for_by_name() -> None:
-    assert choose_attention(CONFIG.with_(attention_backend="masked"), CPU) == ("masked", masked_attention)
+    assert choose_attention(CONFIG.with_(attention_backend="masked"), CPU) == AttentionBackend("masked", masked_attention)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import random
@@ -26,9 +27,9 @@ from baseline.train import main
 ROOT = Path(__file__).resolve().parents[2]
 VOCAB, LENGTH, ROWS = 300, 64, 96
 STEPS = 40
-CHECKPOINT = 25
+CHECKPOINT = 15
 OPTIONS = ["--depth=2", "--aspect-ratio=32", "--head-dim=32", "--reference-batch-tokens=512", "--short-window-multiple=16"]
-OPTIONS += ["--set", "batch_tokens=512", "--set", f"num_steps={STEPS}", "--set", "rows_per_forward=4"]
+OPTIONS += ["--set", "batch_tokens=512", "--set", f"num_steps={STEPS}", "--device-batch-size=4"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--max-restarts=0"]
 DIGEST = "0" * 64
 
@@ -101,10 +102,10 @@ def environment() -> dict[str, str]:
 
 
 def losses(run: Path) -> list[float]:
-    """The loss of each step; where a resumed run did a step twice, the later one."""
+    """The loss of each step, in order, each step once."""
     lines = [json.loads(line) for line in (run / "steps.jsonl").read_text().splitlines()]
-    by_step = {line["step"]: line["loss"] for line in lines}
-    return [by_step[step] for step in sorted(by_step)]
+    assert [line["step"] - lines[0]["step"] for line in lines] == list(range(len(lines)))
+    return [line["loss"] for line in lines]
 
 
 def final(run: Path) -> dict[str, bytes]:
@@ -150,14 +151,14 @@ def test_two_processes_follow_the_same_curve_as_one(alone: Path, two: Path) -> N
 
 @pytest.mark.slow
 def test_four_processes_follow_the_same_curve_as_one(train: Train) -> None:
-    one, four = (np.array(losses(train("--set", "rows_per_forward=2", world=world))) for world in (1, 4))
+    one, four = (np.array(losses(train("--device-batch-size=2", world=world))) for world in (1, 4))
     assert np.abs(one - four)[:20].max() <= 1e-5
     assert np.abs(one - four).max() <= 1e-3
 
 
 @pytest.mark.parametrize("rows_per_forward", [1, 2, 8])
 def test_how_a_batch_is_split_changes_nothing_but_rounding(rows_per_forward: int, alone: Path, train: Train) -> None:
-    other = train("--set", f"rows_per_forward={rows_per_forward}", "--stop-after=20")
+    other = train(f"--device-batch-size={rows_per_forward}", "--stop-after=20")
     np.testing.assert_allclose(losses(other), losses(alone)[:20], rtol=0, atol=1e-5)
 
 
@@ -206,7 +207,7 @@ def test_a_run_of_two_processes_goes_on_in_one(two: Path, train: Train, tmp_path
     shutil.copytree(two / checkpoint, tmp_path / checkpoint)
     train("--resume", out=tmp_path)
     resumed, whole = np.array(losses(tmp_path)), np.array(losses(two)[CHECKPOINT:])
-    np.testing.assert_allclose(resumed[:10], whole[:10], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(resumed[:20], whole[:20], rtol=0, atol=1e-5)
     np.testing.assert_allclose(resumed, whole, rtol=0, atol=1e-3)
 
 
@@ -220,6 +221,101 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is(alone: Path, train: Train
     before = final(alone)
     train("--resume", out=alone)
     assert final(alone) == before
+
+
+def test_a_resumed_run_keeps_its_seed(rows: Path, train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train("--seed=7", "--stop-after=1", out=tmp_path)
+    train("--resume", "--stop-after=2", out=tmp_path)
+    assert [json.loads((tmp_path / f"step_00000{step}" / "state.json").read_text())["seed"] for step in (1, 2)] == [7, 7]
+    capsys.readouterr()
+    saying = refusal(capsys, f"--rows={rows}", f"--out={tmp_path}", *OPTIONS, "--resume", "--seed=8")
+    assert saying == f"{tmp_path}/step_000002: was trained with --seed 7, not 8; resume without --seed"
+
+
+def test_a_run_never_mixes_with_an_older_one(short: Path, rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saying = refusal(capsys, f"--rows={rows}", f"--out={short}", *OPTIONS)
+    assert saying == f"{short} holds checkpoints up to step_000001; go on from there with --resume, or choose another --out"
+
+
+def test_a_run_begins_with_what_it_is_and_shows_the_time_left(train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train("--stop-after=20", out=tmp_path)
+    train("--resume", out=tmp_path)
+    first, *lines = capsys.readouterr().err.splitlines()
+    assert first.startswith("depth 2, width 64, 40 steps of 512 tokens, ")
+    assert first.endswith(" | 1 × cpu, 4 rows a forward, float32, attention sdpa")
+    assert lines[0].startswith("step     20/40 | loss ")
+    assert lines[-1].endswith(" | 0:00 left")
+    lefts = [json.loads(line)["seconds_left"] for line in (tmp_path / "steps.jsonl").read_text().splitlines()]
+    assert lefts[-1] == 0.0
+    seconds_per_step = [left / (STEPS - step) for step, left in enumerate(lefts[:-1], 1)]
+    assert max(seconds_per_step) < 20 * min(seconds_per_step)  # also right after the resume: the pace is this process's own
+
+
+@pytest.mark.parametrize("package", ["trackio", "wandb"])
+def test_a_tracker_follows_the_run_or_says_how_to_install_it(
+    package: str, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    arguments = [f"--rows={rows}", f"--out={tmp_path / 'out'}", *OPTIONS, "--stop-after=2", f"--tracker={package}"]
+    if importlib.util.find_spec(package):
+        assert main(arguments) == 0
+    else:
+        assert main(arguments) == 3
+        wanted = f"baseline.train: --tracker {package}: it is not installed; pip install 'speedrun[{package}]'"
+        assert capsys.readouterr().err.splitlines()[-1] == wanted
+
+
+# ---------------------------------------------------------------------- rows per forward pass
+
+GREEDY = """
+import torch
+from baseline.model import GPT
+
+class Greedy(GPT):
+    \"\"\"Runs out of memory, as a card would, when more than {most} rows are in one forward pass.\"\"\"
+
+    def forward(self, tokens, targets=None, cache=None, wanted=None):
+        if self.training and len(tokens) > {most}:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 1.")
+        return super().forward(tokens, targets, cache, wanted)
+
+def build_model(config, ops):
+    return Greedy(config, ops)
+"""
+
+
+@pytest.fixture
+def greedy(tmp_path: Path) -> Path:
+    folder = tmp_path / "greedy"
+    folder.mkdir()
+    (folder / "model.py").write_text(GREEDY.format(most=3))
+    return folder
+
+
+def test_running_out_of_memory_names_what_fits(greedy: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [f"--rows={rows}", f"--out={tmp_path / 'out'}", *OPTIONS, f"--submission={greedy}"]
+    assert main(arguments) == 3
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "baseline.train: out of memory on cpu with 4 rows in one forward pass; the most that fit are 2: "
+        "use --device-batch-size 2, or --device-batch-size auto"
+    )
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_auto_takes_the_most_rows_that_fit_and_changes_no_result(world: int, greedy: Path, alone: Path, train: Train) -> None:
+    run = train("--device-batch-size=auto", "--stop-after=20", f"--submission={greedy}", world=world)
+    config = json.loads((run / "step_000020" / "state.json").read_text())["config"]
+    assert config["rows_per_forward"] == 2
+    np.testing.assert_allclose(losses(run), losses(alone)[:20], rtol=0, atol=1e-5)
+
+
+def test_a_card_too_small_for_one_row_says_so(greedy: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (greedy / "model.py").write_text(GREEDY.format(most=0))
+    for option in ("--device-batch-size=auto", "--device-batch-size=1"):
+        assert main([f"--rows={rows}", f"--out={tmp_path / 'out'}", *OPTIONS, f"--submission={greedy}", option]) == 3
+        assert "out of memory on cpu even with 1 row in one forward pass" in capsys.readouterr().err.splitlines()[-1]
 
 
 # ---------------------------------------------------------------------- errors
@@ -251,6 +347,9 @@ REFUSED = {
     "--set=smear=1": "--set smear = 1; it must be True or False",
     "--set=dtype=float16": "--set dtype = 'float16'; it must be one of 'float32', 'bfloat16'",
     "--set=sequence_len=32": "--set sequence_len: the packed rows fix it; prepare other rows instead",
+    "--set=rope_base=0": "rope_base = 0; it must be above 0",
+    "--set=softcap=-1": "softcap = -1; it must be at least 0, which turns it off",
+    "--set=warmup_steps=-1": "warmup_steps = -1; it must be a finite number, at least 0",
     "--set=num_steps=0": "num_steps = 0; it must be a positive whole number",
     "--set=batch_tokens=500": "batch_tokens = 500; it must be a multiple of sequence_len = 64",
     "--submission=/nowhere": "/nowhere is no folder; name the one that holds the slot files",
@@ -263,7 +362,16 @@ def test_a_bad_option_gives_one_line(option: str, saying: str, rows: Path, tmp_p
     assert refusal(capsys, f"--rows={rows}", f"--out={tmp_path}", *OPTIONS, option) == saying
 
 
-@pytest.mark.parametrize("arguments", [["--out=x"], ["--rows=x"], ["--rows=x", "--out=x", "--save-every=0"], ["--control=x", "--out=x"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--out=x"],
+        ["--rows=x"],
+        ["--rows=x", "--out=x", "--save-every=0"],
+        ["--rows=x", "--out=x", "--device-batch-size=0"],
+        ["--control=x", "--out=x"],
+    ],
+)
 def test_a_command_line_that_makes_no_sense_is_refused_with_its_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as refused:
         main(arguments)

@@ -29,7 +29,8 @@ class Checkout:
     root: Path
 
     def speedrun(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "200"}
+        offline = {"HF_ENDPOINT": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}  # or gpt2's 170 shards would be fetched where there is a network
+        environment = {**os.environ, **offline, "PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "200"}
         command = [sys.executable, "-m", "harness.cli.main", *arguments]
         return subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
@@ -141,11 +142,6 @@ def test_a_changed_baseline_file_is_named(checkout: Checkout) -> None:
     checkout.refuses("submit", "submissions/adamw_control", code=4, saying="baseline/model.py: was changed since the baseline was frozen")
 
 
-def test_an_added_baseline_file_is_named(checkout: Checkout) -> None:
-    (checkout.root / "baseline" / "turbo.py").write_text("")
-    checkout.refuses("run", "submissions/baseline", code=4, saying="baseline/turbo.py: was added")
-
-
 def test_a_broken_freeze_list_is_named(checkout: Checkout) -> None:
     (checkout.root / "baseline" / "frozen.toml").write_text("files = ")
     checkout.refuses("run", "submissions/baseline", code=4, saying="baseline/frozen.toml")
@@ -164,7 +160,7 @@ def test_one_flipped_byte_of_the_data_is_found_before_training(checkout: Checkou
 
 def test_missing_data_says_how_to_make_it(checkout: Checkout) -> None:
     shutil.rmtree(checkout.root / "data")
-    checkout.refuses("data", "status", code=4, saying="speedrun data prepare --track nano")
+    checkout.refuses("data", "status", "--track", "nano", code=4, saying="speedrun data prepare --track nano")
 
 
 def test_a_track_file_with_a_wrong_field_is_named(checkout: Checkout) -> None:

@@ -13,7 +13,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from harness.control import ControlServer
-from harness.conversation import WITNESS, Conversation
+from harness.conversation import MAX_NAME_CHARACTERS, WITNESS, Built, Conversation
 from harness.errors import VoidRun
 from harness.record import Line
 from harness.track import Track
@@ -138,3 +138,20 @@ def test_a_step_that_makes_no_sense_is_not_kept(ranks: Ranks, values: dict[str, 
         ranks.say(rank, "done")
     ranks.train()
     assert (ranks.talk.curve, ranks.talk.tokens) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ({"attention": "flash-4", "flops_per_token": 4.775e9}, Built("flash-4", 4.775e9)),
+        ({}, Built()),
+        ({"attention": "x\ny" + "z" * 400, "flops_per_token": float("inf")}, Built(("x y" + "z" * 400)[:MAX_NAME_CHARACTERS])),
+        ({"attention": ["sdpa"], "flops_per_token": -1.0}, Built()),
+        ({"attention": " ", "flops_per_token": "many"}, Built()),
+    ],
+)
+def test_what_a_rank_says_of_its_model_is_kept_only_if_it_makes_sense(said: dict[str, Any], kept: Built, ranks: Ranks) -> None:
+    for rank in RANKS:
+        ranks.say(rank, "ready", **said)
+    ranks.talk.wait_for("ready", RANKS, within_s=5, waiting_for="ready")
+    assert ranks.talk.built() == kept

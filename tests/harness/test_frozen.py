@@ -12,9 +12,20 @@ import pytest
 from harness.errors import MachineLacks
 from harness.frozen import BASELINE, pin_tracks, require_frozen, trainer_files, write_list
 from harness.launch import REPOSITORY
+from harness.rules.imports import OPEN_BASELINE
 from harness.track import TRACKS_FOLDER, load_track, track_names
 
-FILES = {"train.py": "train()\n", "model.py": "model()\n", "data/rows.py": "rows()\n", "data/packing.py": "pack()\n"}
+FILES = {
+    "__init__.py": "",
+    "train.py": "import json\nimport baseline.model\nfrom baseline.data import rows\n\ndef alone():\n    import baseline.standalone\n",
+    "model.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from baseline.generate import Cache\n",
+    "generate.py": "cache()\n",
+    "standalone.py": "alone()\n",
+    "data/__init__.py": "",
+    "data/rows.py": "rows()\n",
+    "data/packing.py": "pack()\n",
+}
+FROZEN = {"__init__.py", "train.py", "model.py", "generate.py", "data/__init__.py", "data/rows.py"}
 
 
 @pytest.fixture
@@ -30,25 +41,29 @@ def test_a_baseline_that_was_just_frozen_passes(baseline: Path) -> None:
     require_frozen(write_list(baseline), baseline)
 
 
+def test_what_the_entry_points_import_is_frozen_and_what_they_load_later_or_never_is_not(baseline: Path) -> None:
+    assert set(trainer_files(baseline)) == FROZEN
+
+
 def test_the_digest_depends_on_names_and_contents_alone(baseline: Path, tmp_path: Path) -> None:
     digest = write_list(baseline)
-    shutil.copytree(baseline, tmp_path / "elsewhere")
-    assert write_list(tmp_path / "elsewhere") == digest
-    (tmp_path / "elsewhere" / "train.py").rename(tmp_path / "elsewhere" / "trainer.py")
-    assert write_list(tmp_path / "elsewhere") != digest
+    copy = shutil.copytree(baseline, tmp_path / "elsewhere" / "baseline")
+    assert write_list(copy) == digest
+    (copy / "train.py").rename(copy / "serve.py")
+    assert write_list(copy) != digest
 
 
 def test_a_changed_file_is_named(baseline: Path) -> None:
     digest = write_list(baseline)
-    (baseline / "model.py").write_text("model( )\n")
+    (baseline / "model.py").write_text("model()\n")
     with pytest.raises(MachineLacks, match=r"^baseline/model.py: was changed since the baseline was frozen"):
         require_frozen(digest, baseline)
 
 
 def test_an_added_file_is_named(baseline: Path) -> None:
     digest = write_list(baseline)
-    (baseline / "data" / "progress.py").write_text("")
-    with pytest.raises(MachineLacks, match=r"^baseline/data/progress.py: was added since the baseline was frozen"):
+    (baseline / "serve.py").write_text("")
+    with pytest.raises(MachineLacks, match=r"^baseline/serve.py: was added since the baseline was frozen"):
         require_frozen(digest, baseline)
 
 
@@ -96,11 +111,12 @@ def test_the_baseline_of_this_repository_is_the_one_that_its_tracks_pin(name: st
     require_frozen(load_track(name).baseline_digest)
 
 
-def test_every_file_that_a_run_loads_is_frozen() -> None:
+def test_every_file_that_a_run_loads_is_frozen_and_so_is_what_a_slot_may_import() -> None:
     code = (
-        "import sys, baseline.train, baseline.serve; print(*(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'baseline'))"
+        "import sys, baseline.train, baseline.serve, baseline.inspection; "
+        "print(*(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'baseline'))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     loaded = {Path(file).relative_to(BASELINE).as_posix() for file in done.stdout.split()}
     assert "loop.py" in loaded
-    assert loaded <= set(trainer_files())
+    assert loaded | {f"{name}.py" for name in OPEN_BASELINE} == set(trainer_files())

@@ -75,6 +75,13 @@ def test_it_trains_every_step_and_keeps_the_curve(observed: Observed) -> None:
     assert curve[-1].loss < curve[0].loss
 
 
+def test_it_records_what_it_was_built_of(run: Run) -> None:
+    assert run.attention == "sdpa"
+    assert run.parameters is not None
+    assert run.flops_per_token is not None
+    assert 0 < run.flops_per_token < 6 * run.parameters + 1e6
+
+
 def test_its_curve_lies_between_go_and_done(observed: Observed) -> None:
     go, done = observed.result.run.at_s("go"), observed.result.run.at_s("done")
     assert go is not None
@@ -97,6 +104,7 @@ def test_its_probes_pass(run: Run) -> None:
         "determinism": True,
         "causality": True,
         "batch_independence": True,
+        "unchanged_parameters": True,
     }
 
 
