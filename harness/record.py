@@ -160,6 +160,8 @@ class Run(Document):
     scores: Scores | None
     digests: RunDigests
     sandbox: SandboxName
+    sandbox_shortcoming: Text | None = None
+    """Why no stronger sandbox could be made on that machine; None for the strongest."""
     environment: Environment
     peak_memory_bytes: int | None
     parameters: int | None

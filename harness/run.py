@@ -32,7 +32,7 @@ from harness.frozen import require_frozen
 from harness.launch import SupervisedProcess, child_environment, private_folders, torchrun_command
 from harness.prepared import PreparedData
 from harness.record import Environment, Run, RunDigests, RunRole, SandboxName, Scores
-from harness.sandbox.available import chosen
+from harness.sandbox.available import chosen, shortcoming
 from harness.sandbox.policy import Policy
 from harness.sandbox.surroundings import make_policy
 from harness.seeds import Seed
@@ -301,6 +301,7 @@ def _record(job: RunJob, started: datetime, progress: _Progress) -> Run:
             final_weights=progress.final_digest,
         ),
         sandbox=progress.sandbox,
+        sandbox_shortcoming=shortcoming(progress.sandbox),
         environment=job.environment,
         peak_memory_bytes=progress.peak_memory_bytes or None,
         parameters=progress.parameters,

@@ -27,7 +27,8 @@ from harness.verification import Verification, judge_verification
 from leaderboard.database import Database
 from leaderboard.merged import MergedDatabase
 
-UNSANDBOXED = "made without a sandbox, so the entry's status stays as it is"
+UNSANDBOXED = "some of its runs had no sandbox, so the entry's status stays as it is"
+UNSIGNED = "unsigned, so the entry's status stays as it is"
 Watch = Callable[[Planned, RunJob], Watcher]
 
 
@@ -160,10 +161,16 @@ def _keep_verdict(
         decided_at=datetime.now(UTC),
         by=place.by,
         outcome=verification.outcome if verification else None,
-        note=f"{verification.reason}; {UNSANDBOXED}" if verification else "",
+        note=f"{verification.reason}; {_why_the_status_stays(judgement)}" if verification else "",
     )
     place.database.add_verdict(entry.id, verdict)
     return verdict
+
+
+def _why_the_status_stays(judgement: Judgement) -> str:
+    """`reproduced` takes runs in a sandbox, and a signature of somebody other than the author, which this version cannot read."""
+    runs = (*judgement.entry_runs, *judgement.reference_runs)
+    return UNSANDBOXED if any(run.sandbox == "none" for run in runs) else UNSIGNED
 
 
 def _change(status: str, reason: str, by: str) -> StatusChange:

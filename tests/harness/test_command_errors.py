@@ -29,7 +29,8 @@ class Checkout:
     root: Path
 
     def speedrun(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        offline = {"HF_ENDPOINT": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}  # or gpt2's 170 shards would be fetched where there is a network
+        # Where there is a network, the 170 shards of gpt2 would be fetched.
+        offline = {"HF_ENDPOINT": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}
         environment = {**os.environ, **offline, "PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "200"}
         command = [sys.executable, "-m", "harness.cli.main", *arguments]
         return subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=120, check=False)

@@ -11,6 +11,7 @@ import pytest
 
 from harness.record import Run
 from harness.run import RunResult, Watcher
+from harness.sandbox.available import chosen
 from harness.submission import Submission
 from tests.harness.conftest import SubmissionFolder
 from tests.harness.tiny_runs import STEPS, TINY_CONFIG, TinyRuns, processes_of
@@ -73,6 +74,11 @@ def test_it_trains_every_step_and_keeps_the_curve(observed: Observed) -> None:
     assert run.steps == STEPS
     assert run.tokens == STEPS * TINY_CONFIG["batch_tokens"]
     assert curve[-1].loss < curve[0].loss
+
+
+def test_it_records_the_sandbox_it_was_in(run: Run) -> None:
+    assert run.sandbox == chosen()
+    assert (run.sandbox_shortcoming is None) == (run.sandbox == "namespaces")
 
 
 def test_it_records_what_it_was_built_of(run: Run) -> None:

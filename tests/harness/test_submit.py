@@ -11,7 +11,7 @@ from harness.cli.report import phase_words
 from harness.identity import entry_id
 from harness.run import Watcher
 from harness.submission import Submission
-from harness.submit import Judged, Place, submit, verify
+from harness.submit import UNSANDBOXED, UNSIGNED, Judged, Place, submit, verify
 from harness.track import Track
 from leaderboard.database import Database
 from leaderboard.merged import MergedDatabase
@@ -91,7 +91,8 @@ def test_verify_runs_the_stored_files_with_fresh_seeds_and_appends_its_outcome(
     assert verified.verification is not None
     assert verified.verdict.kind == "verify"
     assert verified.verdict.outcome == verified.verification.outcome
-    assert "without a sandbox" in verified.verdict.note
+    unsandboxed = any(run.sandbox == "none" for run in verified.judgement.entry_runs)
+    assert verified.verdict.note.endswith(UNSANDBOXED if unsandboxed else UNSIGNED)
     assert verified.entry.status == "checked"
     first, fresh = ({run.seed for run in j.judgement.entry_runs} for j in (judged, verified))
     assert not first & fresh
