@@ -25,10 +25,11 @@ class SharedMemory:
     def remove_newer(self) -> None:
         """Remove what this user has there since, and no living process of this user has open or mapped."""
         newer = [name for name in _names() - self.before if _mine(FOLDER / name)]
-        used = _in_use() if newer else ""
+        used = _in_use() if newer else set()
         for name in newer:
-            if f"{FOLDER / name}\n" not in used:
-                with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):
+                status = (FOLDER / name).lstat()
+                if (status.st_dev, status.st_ino) not in used:
                     (FOLDER / name).unlink()
 
 
@@ -44,11 +45,21 @@ def _mine(path: Path) -> bool:
     return False
 
 
-def _in_use() -> str:
-    """One line for each file that a process of this user has open or mapped; other users' processes do not let us look."""
-    lines = []
+def _in_use() -> set[tuple[int, int]]:
+    """(device, inode) of each file that a process of this user has open or mapped; other users' processes do not let us look.
+
+    By inode and not by name: the C library makes a named semaphore under another name, which is the one that its mapping keeps.
+    """
+    found: set[tuple[int, int]] = set()
     for process in psutil.process_iter():
         with contextlib.suppress(OSError):
-            lines += [f"{os.readlink(link.path)}\n" for link in os.scandir(f"/proc/{process.pid}/fd")]
-            lines.append(Path(f"/proc/{process.pid}/maps").read_text())
-    return "".join(lines)
+            for link in os.scandir(f"/proc/{process.pid}/fd"):
+                with contextlib.suppress(OSError):  # closed meanwhile
+                    status = os.stat(link.path)
+                    found.add((status.st_dev, status.st_ino))
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines():
+                device, inode = line.split()[3:5]
+                major, minor = (int(part, 16) for part in device.split(":"))
+                found.add((os.makedev(major, minor), int(inode)))
+    return found
