@@ -36,6 +36,7 @@ from benchmarks.environment import environment
 from benchmarks.nanochat_head import _apart, nanochat_name, open_clone
 from benchmarks.nanochat_head import build_model as build_nanochat
 from harness.environment import usable_cores
+from harness.evaluate.checkpoints import PRETRAINED_TOLERANCE
 from harness.evaluate.core.bundle import Bundle, open_bundle
 from harness.evaluate.core.prepare import prepare
 from harness.evaluate.core.tasks import CORE_TASKS, Task, select
@@ -99,9 +100,8 @@ def random_contest(nanochat: Path, depth: int, scratch: Path) -> Contest:
     (scratch / "config.json").write_text(json.dumps(config.to_dict()))
     write_weights(ours, scratch / "weights.safetensors")
     served = ServedModel.trained(scratch / "config.json", None, scratch / "weights.safetensors", VOCAB)
-    return Contest(
-        theirs.eval(), Subject(served, cut_gpt2(), config.dtype, None), 4 * sum(p.numel() for p in ours.parameters()), {"depth": depth}
-    )
+    subject = Subject(served, cut_gpt2(), TOLERANCE[config.dtype], None)
+    return Contest(theirs.eval(), subject, (scratch / "weights.safetensors").stat().st_size, {"depth": depth})
 
 
 def cut_gpt2() -> TiktokenTokenizer:
@@ -117,7 +117,7 @@ def pretrained_contest(name: str) -> Contest:
 
     found = open_pretrained(name)
     model = AutoModelForCausalLM.from_pretrained(found.name, gguf_file=found.gguf, dtype=torch.float32).eval()
-    subject = Subject(ServedModel(found.command, found.vocab_size), found.tokenizer, "float32", None)
+    subject = Subject(ServedModel(found.command, found.vocab_size), found.tokenizer, PRETRAINED_TOLERANCE["float32"], None)
     return Contest(
         lambda tokens: model(input_ids=tokens, use_cache=False).logits, subject, found.loaded_bytes, {"pretrained": Path(name).name}
     )
@@ -172,7 +172,7 @@ def by_us(
     prepared = prepare(bundle, tasks, contest.subject.tokenizer, limit=limit, cache=cache)
     rows = CoreRows.of(prepared)
     rng = np.random.default_rng()
-    prober = Prober(rows.draw_probed_rows(rng), rng, TOLERANCE["float32"])
+    prober = Prober(rows.draw_probed_rows(rng), rng, contest.subject.tolerance)
     scores = CoreScores(rows)
     scores.score(servers, capacity_for(prepared, usual), prober)
     if failed := [probe for probe in prober.probes() if not probe.passed]:

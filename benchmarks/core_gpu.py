@@ -31,6 +31,7 @@ from harness.evaluate.core.tasks import CORE_TASKS
 from harness.evaluate.core_run import CoreQuestions, Subject, evaluate_core
 from harness.evaluate.crew import Crew
 from harness.evaluate.model_server import Place, ServedModel
+from harness.evaluate.probes import TOLERANCE
 from harness.launch import child_environment
 
 TIMEOUT_S = 600.0
@@ -65,7 +66,7 @@ def main() -> None:
         folder = Path(name)
         dtype = "bfloat16" if torch.cuda.is_available() else "float32"
         config = TrainConfig.from_depth(args.depth, Dial(VOCAB, SEQUENCE_LEN, tokens_per_parameter=8.0), dtype=dtype)
-        subject = Subject(random_checkpoint(config, folder), cut_gpt2(), dtype, None)
+        subject = Subject(random_checkpoint(config, folder), cut_gpt2(), TOLERANCE[dtype], None)
         questions = CoreQuestions(open_bundle(args.core), CORE_TASKS, args.limit, folder / "prepared")
         began = time.perf_counter()
         prepare(questions.bundle, CORE_TASKS, subject.tokenizer, limit=args.limit, cache=questions.cache)

@@ -16,9 +16,12 @@ from harness.evaluate.core_run import Subject
 from harness.evaluate.crew import usable_cards
 from harness.evaluate.model_server import ServedModel
 from harness.evaluate.pretrained import open_pretrained
+from harness.evaluate.probes import TOLERANCE
 
 STATE, WEIGHTS = "state.json", "weights.safetensors"
 """Names that `baseline.checkpoint` gives its files."""
+PRETRAINED_TOLERANCE = {"float32": 1e-2, "bfloat16": 2.0}
+"""Wider than `probes.TOLERANCE`: the logits of these models are not capped, and their code is nobody's entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +77,12 @@ def open_subject(name: str, tokenizers: Sequence[Path], submission: Path | None,
             raise UsageProblem("is no checkpoint of a training, so no submission goes with it", where=name, mend="leave out --submission")
         pretrained = open_pretrained(name)
         served = ServedModel(pretrained.command, pretrained.vocab_size)
-        dtype = "bfloat16" if usable_cards() else "float32"
-        return Subject(served, pretrained.tokenizer, dtype, pretrained.max_length), pretrained.loaded_bytes
+        tolerance = PRETRAINED_TOLERANCE["bfloat16" if usable_cards() else "float32"]
+        return Subject(served, pretrained.tokenizer, tolerance, pretrained.max_length), pretrained.loaded_bytes
     tokenizer = fitting_tokenizer(tokenizers, checkpoint.config.vocab_size)
     core_tokenizer = TiktokenTokenizer(tokenizer.encoding(), tokenizer.bos_id)
-    return Subject(checkpoint.served(submission, scratch), core_tokenizer, checkpoint.config.dtype, None), checkpoint.loaded_bytes
+    tolerance = TOLERANCE[checkpoint.config.dtype]
+    return Subject(checkpoint.served(submission, scratch), core_tokenizer, tolerance, None), checkpoint.loaded_bytes
 
 
 def fitting_tokenizer(files: Sequence[Path], vocab_size: int) -> Tokenizer:

@@ -19,7 +19,7 @@ from harness.evaluate.core.tokenizer import Tokenizer
 from harness.evaluate.core_scores import CoreRows, CoreScores, OnRows, silent_scoring
 from harness.evaluate.crew import Crew
 from harness.evaluate.model_server import Capacity, Place, ServedModel
-from harness.evaluate.probes import FOREIGN_TOKENS, TOLERANCE, Prober
+from harness.evaluate.probes import FOREIGN_TOKENS, Prober
 from harness.record import Probe
 
 
@@ -29,8 +29,8 @@ class Subject:
 
     served: ServedModel
     tokenizer: Tokenizer
-    dtype: str
-    """What it computes in: a key of `probes.TOLERANCE`."""
+    tolerance: float
+    """Largest difference of two of its logits that rounding may explain; see `probes.TOLERANCE`."""
     max_length: int | None
     """Most tokens of a row; longer ones lose their beginning."""
 
@@ -85,7 +85,7 @@ def evaluate_core(
     with crew.start(subject.served, capacity, place) as servers, crew.alone().start(subject.served, capacity, fresh_place) as (fresh,):
         rows = CoreRows.of(prepared)  # while the servers start
         rng = np.random.default_rng()
-        prober = Prober(rows.draw_probed_rows(rng), rng, TOLERANCE[subject.dtype], subject.max_length)
+        prober = Prober(rows.draw_probed_rows(rng), rng, subject.tolerance, subject.max_length)
         scores = CoreScores(rows, watching.on_scored)
         scores.score(servers, capacity, prober)
         prober.look_back("fresh_process", fresh)

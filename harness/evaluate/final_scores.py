@@ -16,6 +16,7 @@ from harness.evaluate.core_run import CoreQuestions, Subject, evaluate_core
 from harness.evaluate.crew import Crew
 from harness.evaluate.held_out import evaluate_held_out
 from harness.evaluate.model_server import Place, ServedModel
+from harness.evaluate.probes import TOLERANCE
 from harness.prepared import PreparedData
 from harness.record import Scores, TaskScore
 from harness.track import Track
@@ -61,7 +62,7 @@ def score_weights(
             Scores(val_bpb=held.bits_per_byte, val_tokens=held.loss.tokens, val_bytes=held.loss.bytes, probes=held.probes), ()
         )
     tokenizer = Tokenizer.load(data.folder / TOKENIZER_FILE)
-    subject = Subject(model, TiktokenTokenizer(tokenizer.encoding(), tokenizer.bos_id), dtype, None)
+    subject = Subject(model, TiktokenTokenizer(tokenizer.encoding(), tokenizer.bos_id), TOLERANCE[dtype], None)
     found = evaluate_core(subject, questions, crew, place("core"), place("fresh"))
     honest = held.bits_per_byte is not None and found.result is not None
     scores = Scores(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from harness.evaluate.asked import AskedRow
 from harness.evaluate.core_scores import CoreRows, CoreScores
@@ -120,22 +121,21 @@ def test_a_model_that_changes_its_weights_is_caught(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------- how far apart
 
 
-def logits(rows: int = 40) -> np.ndarray:  # type: ignore[type-arg]
+def logits(rows: int) -> NDArray[np.float32]:
     return np.random.default_rng(0).standard_normal((rows, 9)).astype(np.float32)
 
 
 def test_rounding_is_no_disagreement_and_a_small_leak_in_one_direction_is() -> None:
     """Each difference lies within the tolerance; the leak always favours the token that follows."""
-    rng, tokens = np.random.default_rng(1), np.arange(40) % 9
+    rng, tokens, rows = np.random.default_rng(1), np.arange(400) % 9, logits(400)
     rounding, leak = Agreement(), Agreement()
-    noise = rng.uniform(-0.3, 0.3, (40, 9)).astype(np.float32)
-    rounding.add(logits(), logits() + noise, tokens)
-    favoured = np.zeros((40, 9), np.float32)
-    favoured[np.arange(40), tokens] = 0.2
-    leak.add(logits() + favoured, logits(), tokens)
-    assert rounding.result("causality", 0.5).passed
-    assert not leak.result("causality", 0.5).passed
-    assert "shifted by 0.2" in leak.result("causality", 0.5).evidence
+    rounding.add(rows, rows + rng.uniform(-0.3, 0.3, rows.shape).astype(np.float32), tokens)
+    favoured = np.zeros_like(rows)
+    favoured[np.arange(len(rows)), tokens] = 0.2
+    leak.add(rows + favoured, rows, tokens)
+    assert rounding.result("causality", 1.0).passed
+    assert not leak.result("causality", 1.0).passed
+    assert "shifted by 0.2" in leak.result("causality", 1.0).evidence
 
 
 def test_one_comparison_that_is_no_number_spoils_all() -> None:

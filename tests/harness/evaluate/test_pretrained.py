@@ -15,6 +15,7 @@ import torch
 
 from harness.errors import MachineLacks, UsageProblem
 from harness.evaluate.asked import AskedRow, Request
+from harness.evaluate.checkpoints import PRETRAINED_TOLERANCE
 from harness.evaluate.core.bundle import open_bundle
 from harness.evaluate.core.tasks import select
 from harness.evaluate.core_run import CoreQuestions, Subject, evaluate_core
@@ -134,7 +135,7 @@ def test_the_logits_are_the_models_own_alone_together_and_from_a_shared_prefix(f
 def test_a_real_model_has_the_accuracy_that_nanochats_evaluator_reads(label: str, tmp_path: Path) -> None:
     found = open_pretrained(str(gguf_of_the_package()))
     examples, accuracy = PUBLISHED[label]
-    subject = Subject(ServedModel(found.command, found.vocab_size), found.tokenizer, "float32", found.max_length)
+    subject = Subject(ServedModel(found.command, found.vocab_size), found.tokenizer, PRETRAINED_TOLERANCE["float32"], found.max_length)
     questions = CoreQuestions(open_bundle(REAL_BUNDLE), select([label]), examples, tmp_path / "prepared")
     result = evaluate_core(subject, questions, Crew(1, 1, False), place(tmp_path / "one"), place(tmp_path / "fresh")).result
     assert result is not None
