@@ -12,6 +12,7 @@ import os
 import socket
 import stat
 import struct
+from collections.abc import Container, Iterable
 
 from harness.sandbox import kernel
 from harness.sandbox.policy import Policy
@@ -54,6 +55,10 @@ def enter(policy: Policy, working_folder: str) -> None:
     kernel.mount("tmpfs", f"{BASE}/tmp", kernel.MS_NOSUID | kernel.MS_NODEV, f"size={PRIVATE_TMP_BYTES},mode=700")
     kernel.mount("tmpfs", f"{BASE}/dev/shm", kernel.MS_NOSUID | kernel.MS_NODEV, f"size={policy.shared_memory_bytes},mode=700")
     kernel.mount("proc", f"{BASE}/proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC | kernel.MS_RDONLY)
+    on_the_way = _folders_on_the_way([*policy.listable, *copies, working_folder], copies)
+    for folder in on_the_way:
+        os.makedirs(BASE + folder)
+        kernel.mount("tmpfs", BASE + folder, kernel.MS_NOSUID | kernel.MS_NODEV, f"size={ROOT_BYTES},mode=755")
     for folder in policy.listable:
         os.makedirs(BASE + folder, exist_ok=True)
     for path in sorted(copies, key=_depth):
@@ -61,11 +66,21 @@ def enter(policy: Policy, working_folder: str) -> None:
     for name, target in STANDARD_LINKS.items():
         os.symlink(target, f"{BASE}/dev/{name}")
     os.makedirs(BASE + working_folder, exist_ok=True)
-    root = os.open(BASE, os.O_PATH | os.O_CLOEXEC)
-    kernel.set_mount_attributes(root, kernel.MOUNT_ATTR_RDONLY, recursive=False)
-    os.close(root)
+    for folder in ("", *on_the_way):
+        made = os.open(BASE + folder, os.O_PATH | os.O_CLOEXEC)
+        kernel.set_mount_attributes(made, kernel.MOUNT_ATTR_RDONLY, recursive=False)
+        os.close(made)
     kernel.make_root(BASE)
     os.chdir(working_folder)
+
+
+def _folders_on_the_way(paths: Iterable[str], copies: Container[str]) -> list[str]:
+    """Folders of the private /tmp in which something is shown, a repository that lies in /tmp for example.
+
+    /tmp is writable, and so would be the folders made in it to hold what is shown: modules could be put beside the real ones.
+    """
+    found = {"/tmp/" + path.split("/")[2] for path in paths if path.startswith("/tmp/") and path.count("/") > 2}
+    return sorted(folder for folder in found if folder not in copies)
 
 
 def _copies(policy: Policy) -> dict[str, int]:
