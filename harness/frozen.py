@@ -12,6 +12,8 @@ import ast
 import hashlib
 import re
 import tomllib
+from collections.abc import Iterable
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 from harness.errors import MachineLacks
@@ -40,6 +42,13 @@ def trainer_files(baseline: Path = BASELINE) -> dict[str, str]:
         waiting += _imported(content, baseline)
         waiting += [folder / "__init__.py" for folder in path.parents if folder.is_relative_to(baseline)]
     return found
+
+
+def _shadows(names: Iterable[str], baseline: Path) -> set[str]:
+    """What Python would load in place of a listed module: a package or an extension of its name."""
+    modules = [Path(name).with_suffix("") for name in names]
+    rivals = [module.with_name(module.name + ending) for module in modules for ending in ("", *EXTENSION_SUFFIXES)]
+    return {rival.as_posix() for rival in rivals if (baseline / rival).exists()}
 
 
 def _imported(content: bytes, baseline: Path) -> list[Path]:
@@ -75,7 +84,7 @@ def require_frozen(pinned: str, baseline: Path = BASELINE) -> None:
         file = baseline / name
         if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
             raise _differs(name, "was changed" if file.is_file() else "is missing")
-    for name in sorted(set(trainer_files(baseline)) - set(listed)):
+    for name in sorted(set(trainer_files(baseline)) - set(listed) | _shadows(listed, baseline)):
         raise _differs(name, "was added")
     if digest_of(listed) != pinned:
         raise MachineLacks("the track pins another baseline", where=where, mend="check out the commit of the track's version")

@@ -143,6 +143,11 @@ def test_a_changed_baseline_file_is_named(checkout: Checkout) -> None:
     checkout.refuses("submit", "submissions/adamw_control", code=4, saying="baseline/model.py: was changed since the baseline was frozen")
 
 
+def test_a_package_that_would_stand_in_for_a_baseline_file_is_named(checkout: Checkout) -> None:
+    (checkout.root / "baseline" / "model").mkdir()
+    checkout.refuses("run", "submissions/baseline", code=4, saying="baseline/model: was added since the baseline was frozen")
+
+
 def test_a_broken_freeze_list_is_named(checkout: Checkout) -> None:
     (checkout.root / "baseline" / "frozen.toml").write_text("files = ")
     checkout.refuses("run", "submissions/baseline", code=4, saying="baseline/frozen.toml")

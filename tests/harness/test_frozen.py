@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,14 @@ def test_an_added_file_is_named(baseline: Path) -> None:
     digest = write_list(baseline)
     (baseline / "serve.py").write_text("")
     with pytest.raises(MachineLacks, match=r"^baseline/serve.py: was added since the baseline was frozen"):
+        require_frozen(digest, baseline)
+
+
+@pytest.mark.parametrize("rival", ["model", "data/rows", "model" + EXTENSION_SUFFIXES[0]])
+def test_what_python_would_load_in_place_of_a_frozen_module_is_named(rival: str, baseline: Path) -> None:
+    digest = write_list(baseline)
+    (baseline / rival).mkdir()
+    with pytest.raises(MachineLacks, match=rf"^baseline/{rival}: was added since the baseline was frozen"):
         require_frozen(digest, baseline)
 
 
